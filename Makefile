@@ -1,0 +1,39 @@
+# make app   everything, from nothing to a running app with a demo library
+# make test  everything, from nothing to all tests passed (the browser ones too)
+# make check format, lint, strict types, import contracts
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKSPACE ?= workspace
+PORT ?= 7860
+
+.PHONY: app test test-long check install browser
+
+$(VENV)/.app-installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.app-installed
+	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: $(VENV)/.dev-installed
+
+app: $(VENV)/.app-installed
+	$(BIN)/python -m feedback_app serve --workspace $(WORKSPACE) --demo --port $(PORT)
+
+browser: $(VENV)/.dev-installed
+	$(BIN)/python tests/browser/install_chromium.py
+
+test: browser
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: browser
+	$(BIN)/python -m pytest -m long
+
+check: $(VENV)/.dev-installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports

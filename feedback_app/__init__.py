@@ -1,0 +1,1 @@
+"""The app in which people listen, vote, train and promote."""

@@ -1,0 +1,1 @@
+"""Reading, analysing and rendering audio. NumPy and SciPy only; no torch."""

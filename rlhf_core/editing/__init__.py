@@ -1,0 +1,1 @@
+"""What an edit is: actions, edit decision lists, dynamics, dense reward."""

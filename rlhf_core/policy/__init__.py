@@ -1,0 +1,1 @@
+"""Learning an editing policy from a reward."""

@@ -1,0 +1,1 @@
+"""Learning a reward from votes."""
