@@ -1,6 +1,6 @@
 """The look that both pages share: warm paper by day, a dim control room by night, one amber lamp.
 
-Use: ``theme()`` goes to ``mount_gradio_app(theme=...)``, ``CSS`` to ``css=``, ``HEAD`` to ``head=``.
+Use: ``theme()`` goes to ``mount_gradio_app(theme=…)``, ``CSS`` to ``css=``, ``HEAD`` to ``head=``.
 `theme.css` holds the same palette as custom properties (``--ink``, ``--line``, ``--lamp`` …) for
 hand-written parts; pages outside Gradio (sign-in) use it with ``class="plain"`` on their body.
 Nothing here asks the internet for anything: fonts are the ones bundled with Gradio, served by this
