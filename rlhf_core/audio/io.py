@@ -1,0 +1,155 @@
+"""Reading and writing audio files.
+
+Samples are float32, (frames, channels), full scale ±1, at the file's own rate. Analysis runs on a
+mono mix at `ANALYSIS_RATE`. WAV, FLAC, OGG (Vorbis, Opus) and MP3 are decoded by libsndfile.
+Every file that cannot be used raises AudioError, which names the file, says why and what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import soundfile
+import soxr
+
+from rlhf_core.errors import AudioError
+from rlhf_core.files import atomic_path
+from rlhf_core.types import FloatArray
+
+ANALYSIS_RATE: Final = 22050
+AUDIO_SUFFIXES: Final = (".wav", ".flac", ".ogg", ".mp3")
+MIN_SECONDS: Final = 3.0
+MAX_SECONDS: Final = 2 * 3600.0
+BLOCK_FRAMES: Final = 65536
+_DEFAULT_SUBTYPE: Final = {".wav": "PCM_16", ".flac": "PCM_16"}
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A decoded file. samples: (frames, channels) float32."""
+
+    samples: FloatArray
+    sample_rate: int
+    path: Path
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 2 or self.samples.shape[1] not in (1, 2):
+            raise AudioError(
+                f"{self.path}: expected mono or stereo samples as (frames, channels), got shape "
+                f"{self.samples.shape}; mix the file down to stereo first"
+            )
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / self.sample_rate
+
+    @property
+    def channels(self) -> int:
+        return int(self.samples.shape[1])
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise AudioError(f"{path}: there is no such file; check the name")
+    if not path.is_file():
+        raise AudioError(f"{path}: this is not a file; give the path of an audio file")
+    if path.suffix.lower() not in AUDIO_SUFFIXES:
+        raise AudioError(
+            f"{path}: {path.suffix or 'a file without a suffix'} is not read; convert it to one "
+            f"of {', '.join(suffix[1:].upper() for suffix in AUDIO_SUFFIXES)}"
+        )
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path}: the file is empty; copy or export it again")
+
+
+def _check_length(path: Path, seconds: float) -> None:
+    if seconds < MIN_SECONDS:
+        raise AudioError(
+            f"{path}: only {seconds:.2f} s long, too short to edit (8 beats, at least "
+            f"{MIN_SECONDS:.0f} s, are needed); give a longer recording"
+        )
+    if seconds > MAX_SECONDS:
+        raise AudioError(
+            f"{path}: {seconds / 60:.0f} minutes long, more than the {MAX_SECONDS / 60:.0f} that "
+            "are read; cut it into single songs"
+        )
+
+
+def read_audio(path: str | Path) -> Audio:
+    """Decode a whole file. Raises AudioError for anything that cannot be edited."""
+    path = Path(path)
+    _check_file(path)
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, expected = int(file.samplerate), int(file.frames)
+            if file.channels > 2:
+                raise AudioError(
+                    f"{path}: {file.channels} channels; mix it down to mono or stereo first"
+                )
+            _check_length(path, expected / rate)
+            samples = file.read(dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(
+            f"{path}: cannot be decoded ({error}); it is damaged or not really audio: "
+            "play it elsewhere, then export it again as WAV or FLAC"
+        ) from error
+    _check_length(path, len(samples) / rate)
+    if not np.isfinite(samples).all():
+        raise AudioError(
+            f"{path}: holds samples that are not numbers (NaN or infinity); export it again"
+        )
+    return Audio(samples, rate, path)
+
+
+def write_audio(
+    path: Path, samples: FloatArray, sample_rate: int, subtype: str | None = None
+) -> None:
+    """Write WAV or FLAC (by suffix) atomically, in blocks. samples: (frames, channels) or (frames,).
+
+    Values beyond ±1 would wrap or clip: they are refused, because the caller should lower the level.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _DEFAULT_SUBTYPE:
+        raise AudioError(f"{path}: only .wav and .flac are written; change the suffix")
+    block = samples if samples.ndim == 2 else samples[:, None]
+    peak = float(np.abs(block).max()) if block.size else 0.0
+    if not peak <= 1.0:
+        raise AudioError(f"{path}: samples reach {peak:.3f}, beyond full scale; lower the level")
+    try:
+        with (
+            atomic_path(path) as temporary,
+            soundfile.SoundFile(
+                temporary,
+                "w",
+                samplerate=sample_rate,
+                channels=block.shape[1],
+                format=suffix[1:].upper(),
+                subtype=subtype or _DEFAULT_SUBTYPE[suffix],
+            ) as file,
+        ):
+            for start in range(0, len(block), BLOCK_FRAMES):
+                file.write(block[start : start + BLOCK_FRAMES])
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{path}: cannot be written ({error})") from error
+
+
+def _mono(samples: FloatArray) -> FloatArray:
+    """Mono mix. Channels in opposite phase would cancel: then the first stands for both."""
+    if samples.shape[1] == 1:
+        return np.ascontiguousarray(samples[:, 0])
+    mix = samples @ np.full(2, 0.5, dtype=np.float32)
+    left = np.ascontiguousarray(samples[:, 0])
+    if float(mix @ mix) < 1e-4 * float(left @ left):
+        return left
+    return np.asarray(mix, dtype=np.float32)
+
+
+def to_analysis(audio: Audio) -> FloatArray:
+    """Mono float32 samples at `ANALYSIS_RATE`."""
+    mono = _mono(audio.samples)
+    if audio.sample_rate != ANALYSIS_RATE:
+        mono = soxr.resample(mono, audio.sample_rate, ANALYSIS_RATE, quality="HQ")
+    return np.ascontiguousarray(mono, dtype=np.float32)
