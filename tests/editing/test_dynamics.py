@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,10 +9,10 @@ from hypothesis import given, settings
 
 from rlhf_core.editing import dynamics
 from rlhf_core.editing.actions import N_ACTIONS, Action, legal_actions, legalise, output_count
+from rlhf_core.editing.edl import build_edl
 from rlhf_core.errors import EditError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from strategies import Case, cases
+from rlhf_core.types import Passage
+from tests.editing.strategies import Case, cases
 
 
 def _phase_and_bar(case: Case, row: int) -> tuple[np.ndarray, int]:
@@ -87,7 +84,9 @@ def test_last_kept_and_joins_agree_with_the_edl_of_the_edit_so_far(case: Case) -
             assert int(state.output_beats[row]) == len(sounding)
             joins = [
                 i + 1
-                for i, (a, b) in enumerate(zip(sounding, [*sounding[1:], (None, False)]))
+                for i, (a, b) in enumerate(
+                    zip(sounding, [*sounding[1:], (None, False)], strict=True)
+                )
                 if (b[0] is not None and b[0] != a[0] + 1) or a[1] or b[1]
             ]
             assert int(state.counters.last_join[row]) == max(joins, default=0), passage
@@ -191,17 +190,12 @@ def test_history_and_observation_are_bounded(case: Case) -> None:
 
 
 def test_only_cuts_leave_eight_beats(make_state) -> None:
-    from rlhf_core.types import Passage
-
     batch = dynamics.PassageBatch.from_passages([(make_state(0, 40), Passage(0, 40))])
     cuts = torch.full((1, 40), int(Action.CUT))
     assert dynamics.output_order(batch, cuts).lengths.tolist() == [8]
 
 
 def test_every_action_but_keep_changes_the_edl_and_the_reward_input(make_state) -> None:
-    from rlhf_core.editing.edl import build_edl
-    from rlhf_core.types import Passage
-
     state, passage = make_state(1, 32), Passage(0, 32)
     batch = dynamics.PassageBatch.from_passages([(state, passage)])
     keep = np.zeros(32, dtype=np.int64)
@@ -216,8 +210,6 @@ def test_every_action_but_keep_changes_the_edl_and_the_reward_input(make_state) 
 
 
 def test_select_repeats_rows(make_state) -> None:
-    from rlhf_core.types import Passage
-
     items = [(make_state(i, 20 + i, 3 + i), Passage(0, 20 + i)) for i in range(3)]
     batch = dynamics.PassageBatch.from_passages(items)
     picked = batch.select(torch.tensor([2, 0, 2]))
@@ -227,8 +219,6 @@ def test_select_repeats_rows(make_state) -> None:
 
 
 def test_wrong_shapes_and_ids_are_refused(make_state) -> None:
-    from rlhf_core.types import Passage
-
     batch = dynamics.PassageBatch.from_passages([(make_state(0, 20), Passage(0, 20))])
     with pytest.raises(EditError, match="shape"):
         dynamics.replay(batch, torch.zeros(1, 19, dtype=torch.long))
