@@ -1,0 +1,331 @@
+"""Small charts as SVG text for `gr.HTML`: pure functions, no state, no library.
+
+Every chart is a `<figure>` with a title, axis labels and a text alternative, escaped by `text.esc`.
+Colours are classes (`s0`…`s7` series, `e-…` kinds of segment) whose values stand in research.css
+for light and dark: a palette that colour-blind people tell apart (Okabe and Ito). Coordinates are
+SVG user units in a view box of `WIDTH` by a height; the figure scales to its column.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from feedback_app.ui.text import Html, esc, number
+
+WIDTH = 460
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 34
+MAX_POINTS = 300
+N_COLOURS = 8
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: points in the order of x, with an optional interval round each y.
+
+    A point whose y is None or not finite breaks the line.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    low: Sequence[float | None] | None = None
+    high: Sequence[float | None] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("y", "low", "high"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.x):
+                raise ValueError(
+                    f"series {self.name!r}: {len(self.x)} x but {len(values)} {name} values"
+                )
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar with an optional interval; `note` stands behind its value."""
+
+    label: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+    colour: int = 0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map from data to drawing units."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 2)
+
+
+def is_real(value: object) -> bool:
+    """Whether a value can be drawn."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round values that cover [low, high], about `count` steps of 1, 2 or 5 times a power of ten.
+
+    >>> nice_ticks(0.0, 1.0)
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    if high <= low:
+        pad = abs(low) * 0.1 or 0.5
+        low, high = low - pad, high + pad
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def tick_text(value: float) -> str:
+    """A tick's number, short.
+
+    >>> tick_text(40000.0), tick_text(0.25), tick_text(-3.0)
+    ('40k', '0.25', '-3')
+    """
+    for size, suffix in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:.4g}"
+
+
+def thin(series: Series, limit: int = MAX_POINTS) -> Series:
+    """At most `limit` points, the first and the last among them."""
+    n = len(series.x)
+    if n <= limit:
+        return series
+    keep = [round(i * (n - 1) / (limit - 1)) for i in range(limit)]
+
+    def pick(values: Sequence[float | None] | None) -> list[float | None] | None:
+        return None if values is None else [values[i] for i in keep]
+
+    return Series(
+        series.name,
+        [series.x[i] for i in keep],
+        [series.y[i] for i in keep],
+        pick(series.low),
+        pick(series.high),
+    )
+
+
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    height: int = 190,
+    reference: tuple[float, str] | None = None,
+    bounds: tuple[float, float] | None = None,
+) -> Html:
+    """Lines over one x axis, with interval bars, an optional named reference line and a legend.
+
+    bounds: (low, high) that the y axis covers at least. Nothing to draw gives a line that says so.
+    """
+    drawn = [thin(line) for line in series if any(is_real(y) for y in line.y)]
+    if not drawn:
+        return _nothing(title)
+    ys = [v for line in drawn for v in (*line.y, *(line.low or ()), *(line.high or ()))]
+    ys += list(bounds or ()) + ([reference[0]] if reference else [])
+    real = [float(v) for v in ys if v is not None and is_real(v)]
+    y_ticks = nice_ticks(min(real), max(real))
+    xs = [x for line in drawn for x in line.x]
+    x_ticks = nice_ticks(min(xs), max(xs))
+    x_low, x_high = (min(xs), max(xs)) if max(xs) > min(xs) else (x_ticks[0], x_ticks[-1])
+    across = Scale(x_low, x_high, LEFT, WIDTH - RIGHT)
+    down = Scale(y_ticks[0], y_ticks[-1], height - BOTTOM, TOP)
+    parts = [_axes(across, down, x_ticks, y_ticks, height, x_label, y_label)]
+    if reference:
+        parts.append(_reference_line(down(reference[0]), reference[1]))
+    for i, line in enumerate(drawn):
+        parts.append(_line(line, i % N_COLOURS, across, down))
+    legend = _legend((i % N_COLOURS, line.name) for i, line in enumerate(drawn))
+    return _figure(title, "".join(parts), height, legend, _summary(title, drawn))
+
+
+def _line(line: Series, colour: int, across: Scale, down: Scale) -> str:
+    points: list[str] = []
+    parts: list[str] = []
+    pen = "M"
+    for i, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
+        if y is None or not is_real(y):
+            pen = "M"
+            continue
+        points.append(f"{pen}{across(x)} {down(y)}")
+        pen = "L"
+        low = line.low[i] if line.low else None
+        high = line.high[i] if line.high else None
+        if low is not None and high is not None and is_real(low) and is_real(high):
+            parts.append(_whisker_down(across(x), down(low), down(high), colour))
+        if len(line.x) <= 30:
+            text = f"{line.name}: {number(y, 3)} at {number(x)}"
+            parts.append(
+                f'<circle class="dot s{colour}" cx="{across(x)}" cy="{down(y)}" r="3">'
+                f"<title>{esc(text)}</title></circle>"
+            )
+    path = f'<path class="line s{colour}" d="{" ".join(points)}"/>'
+    return path + "".join(parts)
+
+
+def _whisker_down(x: float, low: float, high: float, colour: int) -> str:
+    d = f"M{x} {low}V{high}M{x - 4} {low}h8M{x - 4} {high}h8"
+    return f'<path class="whisker s{colour}" d="{d}"/>'
+
+
+def _axes(
+    across: Scale,
+    down: Scale,
+    x_ticks: Sequence[float],
+    y_ticks: Sequence[float],
+    height: int,
+    x_label: str,
+    y_label: str,
+) -> str:
+    parts = []
+    for tick in y_ticks:
+        y = down(tick)
+        parts.append(f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
+        parts.append(
+            f'<text class="tick end" x="{LEFT - 5}" y="{y + 3.5}">{tick_text(tick)}</text>'
+        )
+    base = height - BOTTOM
+    for tick in x_ticks:
+        if across.low <= tick <= across.high:
+            x = across(tick)
+            parts.append(f'<text class="tick mid" x="{x}" y="{base + 14}">{tick_text(tick)}</text>')
+    parts.append(f'<path class="axis" d="M{LEFT} {base}H{WIDTH - RIGHT}"/>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="name mid" x="{middle}" y="{height - 4}">{esc(x_label)}</text>')
+    side = (TOP + base) / 2
+    parts.append(
+        f'<text class="name mid" transform="translate(10 {side}) rotate(-90)">{esc(y_label)}</text>'
+    )
+    return "".join(parts)
+
+
+def _reference_line(y: float, name: str) -> str:
+    return (
+        f'<path class="reference" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
+        f'<text class="tick end" x="{WIDTH - RIGHT}" y="{y - 4}">{esc(name)}</text>'
+    )
+
+
+def bar_chart(
+    title: str,
+    bars: Sequence[Bar],
+    *,
+    x_label: str,
+    bounds: tuple[float, float] = (0.0, 0.0),
+    reference: tuple[float, str] | None = None,
+    as_percent: bool = False,
+) -> Html:
+    """Horizontal bars with interval whiskers, one row each, values at the right.
+
+    bounds: what the axis covers at least; bars start at 0 where the axis holds it.
+    """
+    drawn = [bar for bar in bars if is_real(bar.value)]
+    if not drawn:
+        return _nothing(title)
+    ends = [v for bar in drawn for v in (bar.value, bar.low, bar.high) if v is not None]
+    real = [float(v) for v in (*ends, *bounds, 0.0) if is_real(v)]
+    if reference:
+        real.append(reference[0])
+    ticks = nice_ticks(min(real), max(real))
+    left, right, row = 130, 92, 24
+    height = TOP + row * len(drawn) + BOTTOM + (12 if reference else 0)
+    top = TOP + (12 if reference else 0)
+    across = Scale(ticks[0], ticks[-1], left, WIDTH - right)
+    parts = [_bar_axis(across, ticks, top, height, x_label, as_percent)]
+    parts += [_bar(bar, across, top + i * row, row, as_percent) for i, bar in enumerate(drawn)]
+    if reference:
+        x = across(reference[0])
+        parts.append(f'<path class="reference" d="M{x} {top - 2}V{height - BOTTOM}"/>')
+        parts.append(f'<text class="tick mid" x="{x}" y="{top - 4}">{esc(reference[1])}</text>')
+    told = "; ".join(f"{bar.label} {_bar_value(bar, as_percent)}" for bar in drawn)
+    return _figure(title, "".join(parts), height, "", f"{title}: {told}")
+
+
+def _bar_value(bar: Bar, as_percent: bool) -> str:
+    value = bar.value
+    if value is None:
+        return ""
+    return f"{100 * value:.0f} %" if as_percent else number(value)
+
+
+def _bar_axis(
+    across: Scale, ticks: Sequence[float], top: float, height: float, x_label: str, share: bool
+) -> str:
+    base = height - BOTTOM
+    parts = []
+    for tick in ticks:
+        x = across(tick)
+        text = f"{100 * tick:g} %" if share else tick_text(tick)
+        parts.append(f'<path class="grid" d="M{x} {top}V{base}"/>')
+        parts.append(f'<text class="tick mid" x="{x}" y="{base + 14}">{text}</text>')
+    middle = (across.start + across.end) / 2
+    parts.append(f'<text class="name mid" x="{middle}" y="{height - 4}">{esc(x_label)}</text>')
+    return "".join(parts)
+
+
+def _bar(bar: Bar, across: Scale, y: float, row: float, share: bool) -> str:
+    value = float(bar.value or 0.0)
+    zero = across(min(max(0.0, across.low), across.high))
+    x, middle = across(value), y + row / 2
+    colour = bar.colour % N_COLOURS
+    name = bar.label if len(bar.label) <= 20 else bar.label[:19] + "…"
+    text = f"{bar.label}: {_bar_value(bar, share)} {bar.note}".strip()
+    parts = [
+        f'<text class="tick end" x="122" y="{middle + 4}">{esc(name)}</text>',
+        f'<rect class="bar s{colour}" x="{min(zero, x)}" y="{y + 5}" height="{row - 10}" '
+        f'width="{max(abs(x - zero), 1):.2f}"><title>{esc(text)}</title></rect>',
+    ]
+    if bar.low is not None and bar.high is not None and is_real(bar.low) and is_real(bar.high):
+        a, b = across(bar.low), across(bar.high)
+        d = f"M{a} {middle}H{b}M{a} {middle - 4}v8M{b} {middle - 4}v8"
+        parts.append(f'<path class="whisker plain" d="{d}"/>')
+    shown = f"{_bar_value(bar, share)} {bar.note}".strip()
+    parts.append(f'<text class="tick" x="{WIDTH - 86}" y="{middle + 4}">{esc(shown)}</text>')
+    return "".join(parts)
+
+
+def _legend(entries: Iterable[tuple[object, str]]) -> str:
+    items = "".join(
+        f'<span class="key"><i class="s{esc(colour)}"></i>{esc(name)}</span>'
+        for colour, name in entries
+    )
+    return f'<div class="fa-legend">{items}</div>'
+
+
+def _summary(title: str, lines: Sequence[Series]) -> str:
+    told = []
+    for line in lines:
+        last = next((y for y in reversed(line.y) if is_real(y)), None)
+        told.append(f"{line.name} ends at {number(last, 3)}")
+    return f"{title}: {'; '.join(told)}"
+
+
+def _nothing(title: str) -> Html:
+    return Html(
+        f'<figure class="fa-chart"><figcaption>{esc(title)}</figcaption>'
+        '<div class="fa-empty">nothing to draw yet</div></figure>'
+    )
+
+
+def _figure(title: str, body: str, height: float, legend: str, told: str) -> Html:
+    return Html(
+        f'<figure class="fa-chart"><figcaption>{esc(title)}</figcaption>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'aria-label="{esc(told)}">{body}</svg>{legend}</figure>'
+    )

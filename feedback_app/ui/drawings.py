@@ -1,0 +1,167 @@
+"""Drawings of songs and edits as SVG text: the waveform with its beats, and what an edit does.
+
+Time runs to the right in seconds; the view box is `SPAN` units wide whatever the length, so edits
+of one pair are drawn to one scale by passing the longer one's length. Colours as in `charts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from feedback_app.ui.text import Html, duration, esc, number
+
+SPAN = 1000
+PIXELS_PER_SECOND = 12  # wide enough to see single beats; the figure scrolls
+KINDS = {
+    "kept": "as it was",
+    "repeat": "played again",
+    "moved": "moved",
+    "louder": "louder",
+    "quieter": "quieter",
+    "fade": "fade",
+    "reverse": "backwards",
+    "cut": "cut out (in the original)",
+}
+
+
+def waveform(
+    peaks: Sequence[float],
+    duration_s: float,
+    beats: Sequence[float],
+    bar_phase: Sequence[int],
+    *,
+    title: str,
+) -> Html:
+    """The peaks (0..1) mirrored round a middle line, a stroke on every beat, taller on downbeats.
+
+    beats: seconds; bar_phase: per beat, 0 = downbeat (may be shorter than beats: then no downbeat).
+    """
+    if not peaks or duration_s <= 0:
+        return Html('<div class="fa-empty">This song has not been analysed.</div>')
+    middle, half = 60.0, 44.0
+    step = SPAN / len(peaks)
+    top = [f"{i * step:.1f} {middle - half * _unit(p):.1f}" for i, p in enumerate(peaks)]
+    bottom = [f"{i * step:.1f} {middle + half * _unit(p):.1f}" for i, p in enumerate(peaks)]
+    outline = f"M{' L'.join(top)} L{' L'.join(reversed(bottom))}Z"
+    marks = {True: "", False: ""}
+    for i, beat in enumerate(beats):
+        if 0 <= beat <= duration_s:
+            down = i < len(bar_phase) and bar_phase[i] == 0
+            x = f"{SPAN * beat / duration_s:.1f}"
+            marks[down] += f"M{x} 6V114" if down else f"M{x} 98V114"
+    times = "".join(
+        f'<span style="left:{100 * s / duration_s:.2f}%">{duration(s)}</span>'
+        for s in _marks(duration_s)
+    )
+    told = f"Waveform of {title}, {duration(duration_s)}, {len(beats)} beats"
+    return Html(
+        f'<figure class="fa-wave fa-scroll" tabindex="0"><div style="min-width:'
+        f'{PIXELS_PER_SECOND * duration_s:.0f}px"><svg xmlns="http://www.w3.org/2000/svg" '
+        f'role="img" viewBox="0 0 {SPAN} 120" preserveAspectRatio="none" aria-label="{esc(told)}">'
+        f'<path class="wave" d="{outline}"/><path class="beat" d="{marks[False] or "M0 0"}"/>'
+        f'<path class="downbeat" d="{marks[True] or "M0 0"}"/></svg>'
+        f'<div class="fa-times">{times}</div></div></figure>'
+    )
+
+
+def _unit(value: float) -> float:
+    return min(max(float(value), 0.0), 1.0)
+
+
+def _marks(duration_s: float) -> list[int]:
+    step = next((s for s in (5, 10, 15, 30, 60, 120, 300) if duration_s / s <= 8), 600)
+    return list(range(0, int(duration_s) + 1, step))
+
+
+def segment_kind(segment: Mapping[str, Any], played: set[int], furthest: int) -> str:
+    """What happens to a segment of an EDL, seen in playing order.
+
+    played: source beats that sounded before it; furthest: the last source beat that did (-1 none).
+    """
+    if segment["reverse"]:
+        return "reverse"
+    start, end = float(segment["gain_start"]), float(segment["gain_end"])
+    if start != end:
+        return "fade"
+    if start != 1.0:
+        return "louder" if start > 1.0 else "quieter"
+    beats = range(int(segment["start_beat"]), int(segment["end_beat"]))
+    if all(beat in played for beat in beats):
+        return "repeat"
+    return "moved" if int(segment["start_beat"]) <= furthest else "kept"
+
+
+def _split(edl: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    played: set[int] = set()
+    furthest = -1
+    kinds = []
+    for segment in edl["segments"]:
+        kinds.append((segment_kind(segment, played, furthest), segment))
+        played |= set(range(int(segment["start_beat"]), int(segment["end_beat"])))
+        furthest = max(furthest, int(segment["end_beat"]) - 1)
+    return kinds
+
+
+def edl_drawing(edl: Mapping[str, Any], *, span_s: float | None = None, name: str = "edit") -> Html:
+    """An EDL (`EDL.to_json`): the passage with what was cut above, the edit as it plays below.
+
+    span_s: seconds that the drawing is wide (default: the longer of passage and edit).
+    """
+    passage = edl["passage"]
+    source_s = float(passage["end_s"]) - float(passage["start_s"])
+    total = span_s or max(source_s, float(edl["duration_s"]))
+    scale = SPAN / total
+    parts = [_block("kept faint", 0.0, source_s * scale, 4, 16, "original passage")]
+    for start, end in _cut_out(edl):
+        text = f"cut: {number(end - start)} s from {number(start)} s"
+        parts.append(_block("cut", start * scale, (end - start) * scale, 4, 16, text))
+    for kind, segment in _split(edl):
+        x = float(segment["out_start_s"]) * scale
+        width = (float(segment["out_end_s"]) - float(segment["out_start_s"])) * scale
+        text = (
+            f"{KINDS[kind]}: source beats {segment['start_beat']}–{int(segment['end_beat']) - 1}, "
+            f"at {number(segment['out_start_s'])} s"
+        )
+        parts.append(_block(kind, x, width, 26, 36, text))
+    told = f"{name}: {len(edl['segments'])} segments, {duration(edl['duration_s'])}"
+    return Html(
+        f'<svg class="fa-edl" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SPAN} 66" '
+        f'preserveAspectRatio="none" role="img" aria-label="{esc(told)}">{"".join(parts)}</svg>'
+    )
+
+
+def _block(kind: str, x: float, width: float, y: int, height: int, text: str) -> str:
+    classes = " ".join(f"e-{part}" for part in kind.split())
+    return (
+        f'<rect class="{classes}" x="{x:.2f}" y="{y}" width="{max(width - 1.5, 1):.2f}" '
+        f'height="{height}" rx="2"><title>{esc(text)}</title></rect>'
+    )
+
+
+def _cut_out(edl: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Stretches of the passage that never sound: seconds from the passage's start.
+
+    Segments hold the times of their own ends, and between two heard stretches lies what was cut.
+    """
+    passage = edl["passage"]
+    first, end = float(passage["start_s"]), float(passage["end_s"])
+    heard = sorted((float(s["start_s"]), float(s["end_s"])) for s in edl["segments"])
+    gaps: list[tuple[float, float]] = []
+    reached = first
+    for start, stop in heard:
+        if start > reached + 1e-6:
+            gaps.append((reached - first, start - first))
+        reached = max(reached, stop)
+    if end > reached + 1e-6:
+        gaps.append((reached - first, end - first))
+    return gaps
+
+
+def edl_legend() -> Html:
+    """What the colours of an EDL drawing mean."""
+    items = "".join(
+        f'<span class="key"><i class="e-{kind}"></i>{esc(words)}</span>'
+        for kind, words in KINDS.items()
+    )
+    return Html(f'<div class="fa-legend">{items}</div>')

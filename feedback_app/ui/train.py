@@ -1,0 +1,339 @@
+"""The Train tab: start reward and policy training, make pairs, watch the run, decide on versions.
+
+A run is a process of its own; this page only looks at its folder through `operations.run_view`,
+once a second. So a reload, a second viewer or a restart of the app changes nothing for it. The
+picked run is the one state of the page: nothing else is remembered here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gradio as gr
+
+from feedback_app.ui import runs, text, versions
+from feedback_app.ui.guard import Guard, Loader
+
+AUTO = "the active version"
+
+
+class Settings(NamedTuple):
+    """The inputs of the Train tab. Names are those of the operations' arguments."""
+
+    include_simulated: gr.Checkbox
+    reward_seed: gr.Number
+    algorithm: gr.Radio
+    total_steps: gr.Number
+    learned_weight: gr.Slider
+    dense_weight: gr.Slider
+    reward_model: gr.Dropdown
+    on_votes: gr.Checkbox
+    device: gr.Textbox
+    seed: gr.Number
+
+
+class Watch(NamedTuple):
+    """The components that show the picked run."""
+
+    picker: gr.Dropdown
+    status: gr.HTML
+    cancel: gr.Button
+    resume: gr.Button
+    command: gr.Code
+    curves: gr.HTML
+    log: gr.HTML
+    seen: gr.State
+
+
+def build(operations: Any, guard: Guard) -> Loader:
+    """Build the tab where it is called."""
+    gr.HTML(
+        text.heading(
+            "Close the loop",
+            "Votes train the reward model, the reward model trains the policy, the policy makes "
+            "the next pairs.",
+        )
+    )
+    with gr.Row(equal_height=False, elem_classes="fa-steps"):
+        reward_button, include, reward_seed = _reward_card()
+        policy_button, rest = _policy_card()
+        pairs_button, round_button, count, versus = _pairs_card()
+    settings = Settings(include, reward_seed, *rest)
+    said = gr.HTML(elem_id="train-message")
+    watch = _watch_panel()
+    shown = versions.panel(operations, guard)
+
+    def load() -> dict[Any, Any]:
+        return (
+            _show(operations, watch, None, "")
+            | shown.load()
+            | _choices(operations, settings, versus)
+            | {said: ""}
+        )
+
+    outputs = [*watch, *shown.outputs, settings.reward_model, versus, said]
+    _wire_starts(
+        operations,
+        guard,
+        settings,
+        watch,
+        said,
+        (reward_button, policy_button, pairs_button, round_button),
+        (count, versus),
+    )
+    _wire_watch(operations, guard, settings, watch, said, versus, shown)
+    return Loader(guard(load), outputs)
+
+
+def _reward_card() -> tuple[gr.Button, gr.Checkbox, gr.Number]:
+    with gr.Column(elem_classes="fa-panel", min_width=280):
+        gr.HTML(text.heading("1 · Reward", "Learn from the votes so far what people prefer."))
+        button = gr.Button("Retrain reward", variant="primary", elem_id="retrain-reward")
+        with gr.Accordion("More settings", open=False):
+            include = gr.Checkbox(
+                False, label="Use simulated votes too", info="Off: only what people said counts."
+            )
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+    return button, include, seed
+
+
+def _policy_card() -> tuple[gr.Button, tuple[Any, ...]]:
+    with gr.Column(elem_classes="fa-panel", min_width=280):
+        gr.HTML(text.heading("2 · Policy", "Practise editing until the reward model likes it."))
+        with gr.Row():
+            algorithm = gr.Radio(
+                [("PPO", "ppo"), ("DPO", "dpo")],
+                value="ppo",
+                label="Algorithm",
+                elem_id="algorithm",
+                min_width=130,
+            )
+            steps = gr.Number(
+                40_000, label="Steps", precision=0, minimum=1, elem_id="steps", min_width=110
+            )
+        button = gr.Button("Train policy", variant="primary", elem_id="train-policy")
+        with gr.Accordion("More settings", open=False):
+            learned = gr.Slider(0, 1, 0.8, step=0.05, label="Learned reward weight")
+            dense = gr.Slider(0, 1, 0.2, step=0.05, label="Dense reward weight")
+            reward = gr.Dropdown(
+                [(AUTO, "")], value="", label="Reward model", elem_id="reward-model"
+            )
+            votes = gr.Checkbox(
+                False,
+                label="DPO on the votes themselves",
+                info="Without it: pairs that the reward model ranks.",
+            )
+            device = gr.Textbox("cpu", label="Device", info="cpu, cuda:0 …")
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+    return button, (algorithm, steps, learned, dense, reward, votes, device, seed)
+
+
+def _pairs_card() -> tuple[gr.Button, gr.Button, gr.Number, gr.Dropdown]:
+    with gr.Column(elem_classes="fa-panel", min_width=280):
+        gr.HTML(text.heading("3 · Pairs", "New edits for people to compare."))
+        with gr.Row():
+            count = gr.Number(
+                20, label="How many", precision=0, minimum=1, elem_id="pairs-count", min_width=110
+            )
+            versus = gr.Dropdown(
+                [("nothing", "")],
+                value="",
+                label="Against version",
+                elem_id="pairs-versus",
+                min_width=130,
+            )
+        pairs = gr.Button("Make pairs", variant="primary", elem_id="make-pairs")
+        whole = gr.Button("Run a round", elem_id="run-round")
+        gr.HTML(
+            '<p class="fa-quiet">A round: retrain the reward, then train the policy with the '
+            "settings here. Promoting stays yours.</p>"
+        )
+    return pairs, whole, count, versus
+
+
+def _watch_panel() -> Watch:
+    with gr.Column(elem_classes="fa-panel fa-watch"):
+        with gr.Row(elem_classes="fa-row"):
+            picker = gr.Dropdown([], label="Run", elem_id="run-picker", scale=4)
+            cancel = gr.Button(
+                "Cancel", variant="stop", elem_id="cancel-run", scale=1, interactive=False
+            )
+            resume = gr.Button("Resume", elem_id="resume-run", scale=1, interactive=False)
+        status = gr.HTML(runs.status(None), elem_id="run-status")
+        curves = gr.HTML(elem_id="run-curves")
+        with gr.Accordion("Command and log", open=False, elem_id="run-details"):
+            command = gr.Code(
+                language="shell",
+                label="The command of this run",
+                interactive=False,
+                wrap_lines=True,
+                lines=1,
+                elem_id="run-command",
+                buttons=["copy"],
+            )
+            log = gr.HTML(elem_id="run-log")
+        seen = gr.State("")
+    return Watch(picker, status, cancel, resume, command, curves, log, seen)
+
+
+def _show(operations: Any, watch: Watch, run_id: str | None, seen: str) -> dict[Any, Any]:
+    """What the page shows of a run (None: the newest), or {} where nothing has changed."""
+    listed = operations.list_runs(limit=20)
+    known = [run["run_id"] for run in listed]
+    picked = run_id if run_id in known else (known[0] if known else None)
+    view = operations.run_view(picked) if picked else None
+    mark = json.dumps([listed, view], sort_keys=True, default=str)
+    digest = f"{hash(mark):x}"
+    if digest == seen:
+        return {}
+    state = view["state"] if view else ""
+    return {
+        watch.picker: gr.Dropdown(
+            choices=[(runs.run_label(run), run["run_id"]) for run in listed], value=picked
+        ),
+        watch.status: runs.status(view),
+        watch.cancel: gr.Button(interactive=state in ("queued", "running")),
+        watch.resume: gr.Button(interactive=state in ("failed", "cancelled")),
+        watch.command: view["command"] if view else "",
+        watch.curves: runs.curves(view.get("metrics") or []) if view else "",
+        watch.log: runs.log(view.get("log_tail")) if view else "",
+        watch.seen: digest,
+    }
+
+
+def _choices(operations: Any, settings: Settings, versus: gr.Dropdown) -> dict[Any, Any]:
+    rewards = [row["version"] for row in operations.list_reward_models()]
+    policies = [row["version"] for row in operations.list_policies()]
+    return {
+        settings.reward_model: gr.Dropdown(choices=[(AUTO, ""), *rewards]),
+        versus: gr.Dropdown(choices=[("nothing", ""), *policies]),
+    }
+
+
+def policy_arguments(
+    algorithm: str,
+    total_steps: float,
+    learned_weight: float,
+    dense_weight: float,
+    reward_model: str | None,
+    on_votes: bool,
+    device: str,
+    seed: float,
+) -> dict[str, Any]:
+    """The arguments of `operations.train_policy` from the values of the inputs."""
+    return {
+        "algorithm": algorithm,
+        "total_steps": int(total_steps or 0),
+        "learned_weight": float(learned_weight),
+        "dense_weight": float(dense_weight),
+        "device": (device or "cpu").strip(),
+        "seed": int(seed or 0),
+        "reward_model": reward_model or None,
+        "on_votes": bool(on_votes),
+    }
+
+
+def _wire_starts(
+    operations: Any,
+    guard: Guard,
+    settings: Settings,
+    watch: Watch,
+    said: gr.HTML,
+    buttons: tuple[gr.Button, ...],
+    pair_inputs: tuple[Any, ...],
+) -> None:
+    """The four buttons that start something."""
+    outputs = [*watch, said]
+    policy_inputs = list(settings[2:])
+
+    def started(answer: dict[str, Any], words: str) -> dict[Any, Any]:
+        shown = _show(operations, watch, _first_run(answer), "")
+        return shown | {said: text.notice(words, "good")}
+
+    def reward(include: bool, seed: float | None) -> dict[Any, Any]:
+        answer = operations.retrain_reward(include_simulated=bool(include), seed=int(seed or 0))
+        return started(answer, "Reward training has started.")
+
+    def policy(*values: Any) -> dict[Any, Any]:
+        answer = operations.train_policy(**policy_arguments(*values))
+        return started(answer, "Policy training has started.")
+
+    def pairs(count: float | None, versus: str | None) -> dict[Any, Any]:
+        answer = operations.generate_pairs(count=int(count or 0), versus=versus or None)
+        return started(answer, "New pairs are being made.")
+
+    def whole_round(include: bool, *values: Any) -> dict[Any, Any]:
+        wanted = policy_arguments(*values)
+        answer = operations.run_round(include_simulated=bool(include), **wanted)
+        return started(answer, "A round has started: the reward first, then the policy.")
+
+    wired: tuple[tuple[Callable[..., Any], list[Any]], ...] = (
+        (reward, [settings.include_simulated, settings.reward_seed]),
+        (policy, policy_inputs),
+        (pairs, list(pair_inputs)),
+        (whole_round, [settings.include_simulated, *policy_inputs]),
+    )
+    for button, (handler, inputs) in zip(buttons, wired, strict=True):
+        button.click(guard(handler), inputs, outputs, show_progress="hidden")
+
+
+def _first_run(answer: dict[str, Any]) -> str | None:
+    """The run to look at, of an answer that names one run or several."""
+    if "run_id" in answer:
+        return str(answer["run_id"])
+    ids = answer.get("run_ids") or [v for k, v in answer.items() if k.endswith("run_id")]
+    return str(ids[0]) if ids else None
+
+
+def _wire_watch(
+    operations: Any,
+    guard: Guard,
+    settings: Settings,
+    watch: Watch,
+    said: gr.HTML,
+    versus: gr.Dropdown,
+    shown: versions.Versions,
+) -> None:
+    """Looking on once a second, picking a run, cancel and resume."""
+    timer = gr.Timer(1)
+    before = gr.State("")
+
+    def poll(run_id: str | None, seen: str, ended: str) -> dict[Any, Any]:
+        changed = _show(operations, watch, run_id, seen)
+        done = ",".join(
+            run["run_id"] for run in operations.list_runs(limit=20) if run["state"] in runs.ENDED
+        )
+        if done != ended:
+            changed |= {before: done}
+            changed |= shown.load() | _choices(operations, settings, versus)
+        return changed
+
+    def pick(run_id: str | None) -> dict[Any, Any]:
+        return _show(operations, watch, run_id, "")
+
+    def cancel(run_id: str | None) -> dict[Any, Any]:
+        if run_id:
+            operations.cancel_run(run_id)
+        return _show(operations, watch, run_id, "") | {
+            said: text.notice("Cancelling: the run keeps what it has learned so far.", "info")
+        }
+
+    def resume(run_id: str | None) -> dict[Any, Any]:
+        answer = operations.resume_run(run_id) if run_id else {}
+        again = _first_run(answer) if isinstance(answer, dict) else None
+        return _show(operations, watch, again or run_id, "") | {
+            said: text.notice("The run goes on from its last checkpoint.", "good")
+        }
+
+    timer.tick(
+        guard(poll),
+        [watch.picker, watch.seen, before],
+        [*watch, before, *shown.outputs, settings.reward_model, versus],
+        queue=False,
+        show_progress="hidden",
+    )
+    watch.picker.input(guard(pick), [watch.picker], [*watch], show_progress="hidden")
+    watch.cancel.click(guard(cancel), [watch.picker], [*watch, said], show_progress="hidden")
+    watch.resume.click(guard(resume), [watch.picker], [*watch, said], show_progress="hidden")
