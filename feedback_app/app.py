@@ -1,0 +1,86 @@
+"""The web application: our routes, the middlewares, and the two Gradio pages mounted on them.
+
+Gradio is imported here, once, with its look-ups of outside hosts turned off; nothing else here is
+heavy: torch and librosa live in the processes that `jobs` starts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import gradio as gr
+from fastapi import FastAPI, Request
+from starlette.middleware.cors import CORSMiddleware
+
+from feedback_app.middleware import Gate, SameOrigin, SecurityHeaders
+from feedback_app.server import add_routes
+from feedback_app.services import Services
+from feedback_app.static import UiFiles
+from feedback_app.ui import theme
+
+MEGABYTE = 1024 * 1024
+
+
+def build_app(services: Services, *, pages: bool = True) -> FastAPI:
+    """The parent application. `pages=False` leaves the Gradio pages out (tests of our routes)."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    add_routes(app, services)
+    app.mount("/static", UiFiles())
+    if pages:
+        _mount_pages(app, services)
+    app.add_middleware(Gate, sessions=services.sessions)
+    app.add_middleware(SameOrigin)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(CORSMiddleware, allow_origins=[])
+    return app
+
+
+def _mount_pages(app: FastAPI, services: Services) -> None:
+    settings = services.settings
+    if module := _ui("annotate"):
+        _mount(app, services, module, module.build(settings), "/annotate")
+    if module := _ui("research"):
+        _mount(app, services, module, module.build(services.operations, settings), "/research")
+
+
+def _ui(name: str) -> Any:
+    if importlib.util.find_spec(f"feedback_app.ui.{name}") is None:
+        logging.getLogger(__name__).warning("feedback_app/ui/%s.py is missing", name)
+        return None
+    return importlib.import_module(f"feedback_app.ui.{name}")
+
+
+def _mount(app: FastAPI, services: Services, module: Any, blocks: gr.Blocks, path: str) -> None:
+    """Mount one page in the common look; a module's `HEAD` adds scripts and links of its own."""
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        path,
+        auth_dependency=_user_name,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        show_error=False,
+        max_file_size=services.settings.max_upload_mb * MEGABYTE,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
+        theme=theme.theme(),
+        css=theme.CSS,
+        head=theme.HEAD + getattr(module, "HEAD", ""),
+    )
+
+
+def _user_name(request: Request) -> str | None:
+    """Gradio's `request.username`; who may come here at all is decided by `middleware.Gate`."""
+    account = request.scope.get("account")
+    return None if account is None else str(account.name)

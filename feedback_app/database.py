@@ -1,0 +1,159 @@
+"""One DuckDB file, many reading threads, one writing thread with group commit.
+
+Every thread reads through a cursor of its own (a connection shared without `cursor()` returns
+wrong rows). Every write is a function that takes a cursor; one thread runs them, several in one
+transaction when several wait, and answers each only after COMMIT. So writes never conflict, a
+commit's fsync is shared, and an acknowledged write survives a kill.
+
+A write that refuses (AppError) must do so before it changes anything; any other exception rolls
+the whole group back and runs its writes again one by one, so that only the faulty one fails.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+
+from feedback_app.errors import AppError, WorkspaceError
+from feedback_app.schema import migrate
+
+T = TypeVar("T")
+Row = dict[str, Any]
+GROUP = 64
+
+
+def utc_now() -> datetime:
+    """Now, in UTC, without a zone, as the database stores it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def fetch(cursor: Any, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+    """All rows of a query as dictionaries."""
+    cursor.execute(sql, list(parameters))
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+@dataclass
+class _Write:
+    work: Callable[[Any], Any]
+    future: Future[Any] = field(default_factory=Future)
+
+
+class Database:
+    """The open database of one workspace."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._connection = duckdb.connect(str(path))
+        except duckdb.Error as error:
+            raise WorkspaceError(
+                f"{path}: the database cannot be opened ({str(error).splitlines()[0]}). "
+                "Another process may hold it, or the file is damaged."
+            ) from error
+        migrate(self._connection)
+        self._local = threading.local()
+        self._queue: queue.Queue[_Write | None] = queue.Queue()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    def cursor(self) -> Any:
+        """This thread's own cursor, for reading."""
+        if not hasattr(self._local, "cursor"):
+            self._local.cursor = self._connection.cursor()
+        return self._local.cursor
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        return fetch(self.cursor(), sql, parameters)
+
+    def row(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        found = self.rows(sql, parameters)
+        return found[0] if found else None
+
+    def submit(self, work: Callable[[Any], T]) -> Future[T]:
+        """Queue a write; the future is done after its commit."""
+        write = _Write(work)
+        with self._lock:
+            if self._closed:
+                raise WorkspaceError("the app is shutting down; try again in a moment")
+            self._queue.put(write)
+        return write.future
+
+    def write(self, work: Callable[[Any], T]) -> T:
+        """Run a write and wait until it is committed."""
+        return self.submit(work).result()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Run one statement as a write of its own."""
+        self.write(lambda cursor: cursor.execute(sql, list(parameters)) and None)
+
+    def close(self) -> None:
+        """Commit what waits, then close the file."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        cursor = self._connection.cursor()
+        while (first := self._queue.get()) is not None:
+            group, last = [first], False
+            while len(group) < GROUP and not self._queue.empty():
+                following = self._queue.get()
+                if following is None:
+                    last = True
+                    break
+                group.append(following)
+            # A caller that went away before its turn takes its write with it; later it cannot.
+            _commit(cursor, [w for w in group if w.future.set_running_or_notify_cancel()])
+            if last:
+                return
+
+
+def _commit(cursor: Any, group: list[_Write]) -> None:
+    """Run a group in one transaction and answer; on a fault, each by itself."""
+    if not group:
+        return
+    outcomes: list[tuple[_Write, Any, AppError | None]] = []
+    try:
+        cursor.execute("BEGIN")
+        for write in group:
+            try:
+                outcomes.append((write, write.work(cursor), None))
+            except AppError as error:
+                outcomes.append((write, None, error))
+        cursor.execute("COMMIT")
+    except BaseException as error:  # noqa: BLE001 - the writer must go on; the caller gets it
+        _roll_back(cursor)
+        if len(group) == 1:
+            group[0].future.set_exception(error)
+        else:
+            for write in group:
+                _commit(cursor, [write])
+        return
+    for write, result, refused in outcomes:
+        if refused is not None:
+            write.future.set_exception(refused)
+        else:
+            write.future.set_result(result)
+
+
+def _roll_back(cursor: Any) -> None:
+    try:
+        cursor.execute("ROLLBACK")
+    except duckdb.TransactionException:
+        return  # BEGIN itself failed, or the fault already ended the transaction

@@ -1,0 +1,54 @@
+"""One family of errors of the app. Each carries the HTTP status that a client is told.
+
+Messages are for people: they name the thing, say why, and say what to do. Nothing secret goes in.
+"""
+
+from __future__ import annotations
+
+
+class AppError(Exception):
+    """Base of everything that `feedback_app` raises on purpose."""
+
+    status = 400
+
+
+class SignInError(AppError):
+    """Nobody is signed in, or the session has ended."""
+
+    status = 401
+
+
+class ForbiddenError(AppError):
+    """Signed in, but not allowed to do this."""
+
+    status = 403
+
+
+class NotFoundError(AppError):
+    """The thing asked for does not exist (or is not yours to see)."""
+
+    status = 404
+
+
+class ConflictError(AppError):
+    """It contradicts what is stored already."""
+
+    status = 409
+
+
+class InvalidError(AppError):
+    """A value is not what it may be."""
+
+    status = 422
+
+
+class TooManyError(AppError):
+    """Too many attempts; try again later."""
+
+    status = 429
+
+
+class WorkspaceError(AppError):
+    """The workspace cannot be used: another process holds it, or a file in it is damaged."""
+
+    status = 503

@@ -1,0 +1,260 @@
+"""The HTTP routes that are ours: sign-in, votes, media, downloads, control by commands.
+
+Every route names who may use it in its first line (`who(...)`); the Gradio pages are behind
+`middleware.Gate`. Bodies and answers are JSON; an error is `{"error": "words for people"}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Form, Request
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from feedback_app.auth import Account, Sessions
+from feedback_app.errors import (
+    AppError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    SignInError,
+    TooManyError,
+)
+from feedback_app.middleware import COOKIE
+from feedback_app.operations import CONTROLS, Operations
+from feedback_app.services import Services
+from feedback_app.settings import Settings
+from feedback_app.votes import Annotation, VoteForm
+from rlhf_core.errors import CoreError
+
+LOGIN_PAGE = Path(__file__).parent / "pages" / "login.html"
+ANYBODY = ("annotator", "researcher")
+MEDIA_TYPES = {
+    ".flac": "audio/flac",
+    ".wav": "audio/wav",
+    ".ogg": "audio/ogg",
+    ".mp3": "audio/mpeg",
+}
+
+
+def who(request: Request, *roles: str) -> Account:
+    """The signed-in account, or an error: 401 for nobody, 403 for another role."""
+    account: Account | None = request.scope.get("account")
+    if account is None:
+        raise SignInError("please sign in again")
+    if account.role not in roles:
+        raise ForbiddenError("your account may not do this")
+    return account
+
+
+def add_routes(app: FastAPI, services: Services) -> None:
+    """Put all routes on the parent application."""
+    app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(CoreError, _app_error)
+    _sign_in_routes(app, services.sessions, services.settings)
+    _annotation_routes(app, services.annotation, services.operations)
+    _media_routes(app, services.operations)
+    _control_routes(app, services.operations, services.holder.token)
+
+
+async def _app_error(request: Request, error: Exception) -> JSONResponse:
+    status = error.status if isinstance(error, AppError) else 422
+    return JSONResponse({"error": str(error)}, status_code=status)
+
+
+def home_of(account: Account) -> str:
+    return "/research" if account.role == "researcher" else "/annotate"
+
+
+def _login_html(message: str, name: str, next_path: str, status: int) -> HTMLResponse:
+    page = Template(LOGIN_PAGE.read_text(encoding="utf-8")).substitute(
+        message=escape(message),
+        hidden="" if message else "hidden",
+        name=escape(name),
+        next=escape(next_path),
+    )
+    return HTMLResponse(page, status_code=status, headers={"cache-control": "no-store"})
+
+
+def _own_path(path: str) -> str:
+    """A path of this site that a sign-in may lead to; anything else is dropped."""
+    plain = path.startswith(("/annotate", "/research")) and "\\" not in path and "//" not in path
+    return path if plain and path.isprintable() else ""
+
+
+def _sign_in_routes(app: FastAPI, sessions: Sessions, settings: Settings) -> None:
+    @app.get("/")
+    def root(request: Request) -> RedirectResponse:
+        account: Account | None = request.scope.get("account")
+        return RedirectResponse("/login" if account is None else home_of(account), 303)
+
+    @app.get("/login")
+    def login_page(request: Request, next: str = "") -> Response:
+        if request.scope.get("account") is not None:
+            return RedirectResponse("/", 303)
+        return _login_html("", "", _own_path(next), 200)
+
+    @app.post("/login")
+    def login(
+        request: Request,
+        name: Annotated[str, Form()] = "",
+        password: Annotated[str, Form()] = "",
+        next: Annotated[str, Form()] = "",
+    ) -> Response:
+        address = request.client.host if request.client else "unknown"
+        try:
+            token = sessions.sign_in(name.strip(), password, address)
+        except (SignInError, TooManyError) as error:
+            return _login_html(f"{error}.", name, _own_path(next), error.status)
+        response = RedirectResponse(_own_path(next) or "/", 303)
+        response.set_cookie(
+            COOKIE, token, max_age=settings.session_days * 86400, httponly=True,
+            samesite="lax", secure=request.url.scheme == "https",
+        )  # fmt: skip
+        return response
+
+    @app.post("/logout")
+    def logout(request: Request) -> RedirectResponse:
+        sessions.sign_out(request.cookies.get(COOKIE))
+        response = RedirectResponse("/login", 303)
+        response.delete_cookie(COOKIE)
+        return response
+
+    @app.get("/api/me")
+    def me(request: Request) -> dict[str, Any]:
+        account = who(request, *ANYBODY)
+        return {"name": account.name, "role": account.role}
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, bool]:
+        return {"ok": True}
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    try:
+        data = json.loads(await request.body())
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidError("the request is not JSON") from error
+    if not isinstance(data, dict):
+        raise InvalidError("the request must be a JSON object")
+    return data
+
+
+def _field(data: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    value = data.get(name, default)
+    if value is None:
+        value = default
+    wrong = isinstance(value, bool) and kind is int
+    if value is not None and (wrong or not isinstance(value, kind)):
+        raise InvalidError(f"{name} must be a {kind.__name__}")
+    return value
+
+
+def _strings(data: dict[str, Any], name: str) -> tuple[str, ...]:
+    values = _field(data, name, list, [])
+    if not all(isinstance(value, str) for value in values):
+        raise InvalidError(f"{name} must be a list of strings")
+    return tuple(values)
+
+
+def _vote_form(data: dict[str, Any]) -> VoteForm:
+    response_ms = data.get("response_ms")
+    if isinstance(response_ms, float) and abs(response_ms) < 1e12:
+        data = data | {"response_ms": round(response_ms)}
+    form = VoteForm(
+        vote_id=_field(data, "vote_id", str, ""),
+        assignment_id=_field(data, "assignment_id", str, ""),
+        choice=_field(data, "choice", str, ""),
+        strength=_field(data, "strength", int),
+        tags=_strings(data, "tags"),
+        comment=_field(data, "comment", str, ""),
+        listened=_field(data, "listened", dict, {}),
+        response_ms=_field(data, "response_ms", int),
+        client_version=_field(data, "client_version", str, ""),
+    )
+    if form.response_ms is not None and not 0 <= form.response_ms < 2**53:
+        raise InvalidError("response_ms must be 0 or more")
+    return form
+
+
+def _annotation_routes(app: FastAPI, annotation: Annotation, operations: Operations) -> None:
+    @app.get("/api/next")
+    async def next_pair(request: Request, exclude: str = "") -> dict[str, Any]:
+        account = who(request, *ANYBODY)
+        excluded = tuple(exclude.split(",")) if exclude else ()
+        found = await asyncio.wrap_future(annotation.next(account.name, excluded))
+        if found is None:
+            message = await asyncio.to_thread(operations.empty_message)
+            return {"empty": True, "message": message}
+        return found
+
+    @app.post("/api/vote")
+    async def vote(request: Request) -> dict[str, Any]:
+        account = who(request, *ANYBODY)
+        data = await _object(request)
+        future = annotation.vote(account.name, _vote_form(data), _strings(data, "exclude"))
+        return await asyncio.wrap_future(future)
+
+    @app.post("/api/undo")
+    async def undo(request: Request) -> dict[str, Any]:
+        account = who(request, *ANYBODY)
+        data = await _object(request)
+        vote_id, undoes = _field(data, "vote_id", str, ""), _field(data, "undoes", str, "")
+        return await asyncio.wrap_future(annotation.undo(account.name, vote_id, undoes))
+
+    @app.get("/api/my-votes")
+    def my_votes(request: Request) -> list[dict[str, Any]]:
+        return annotation.my_votes(who(request, *ANYBODY).name)
+
+
+def _file(path: Path, *, download: str | None = None) -> FileResponse:
+    if not path.is_file():
+        raise NotFoundError("this file is not there any more")
+    headers = {"cache-control": "private, max-age=86400" if download is None else "no-store"}
+    kind = MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+    return FileResponse(path, media_type=kind, headers=headers, filename=download)
+
+
+def _media_routes(app: FastAPI, operations: Operations) -> None:
+    @app.get("/media/{media}")
+    def media(request: Request, media: str) -> FileResponse:
+        account = who(request, *ANYBODY)
+        return _file(operations.media_path(media, account.name, account.role == "researcher"))
+
+    @app.get("/research/media/{edit_id}")
+    def edit_media(request: Request, edit_id: str) -> FileResponse:
+        who(request, "researcher")
+        return _file(operations.edit_audio(edit_id))
+
+    @app.get("/research/original/{pair_id}")
+    def original(request: Request, pair_id: str) -> FileResponse:
+        who(request, "researcher")
+        return _file(operations.original_audio(pair_id))
+
+    @app.get("/research/download/{name}")
+    def download(request: Request, name: str) -> FileResponse:
+        who(request, "researcher")
+        return _file(operations.export_file(name), download=name)
+
+
+def _control_routes(app: FastAPI, operations: Operations, token: str) -> None:
+    @app.post("/control/{operation}")
+    async def control(request: Request, operation: str) -> JSONResponse:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        local = request.client is not None and request.client.host in ("127.0.0.1", "::1")
+        if not local or not hmac.compare_digest(given.encode(), token.encode()):
+            raise ForbiddenError("only commands on this machine with the workspace's token")
+        if operation not in CONTROLS:
+            raise NotFoundError(f"there is no operation {operation!r}")
+        arguments = await _object(request)
+        try:
+            result = await asyncio.to_thread(getattr(operations, operation), **arguments)
+        except TypeError as error:
+            raise InvalidError(f"{operation}: wrong arguments ({error})") from error
+        return JSONResponse({"result": result})

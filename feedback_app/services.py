@@ -1,0 +1,48 @@
+"""A workspace opened for work: settings, database, sessions, jobs and operations, in one bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feedback_app.auth import Sessions
+from feedback_app.database import Database
+from feedback_app.operations import Operations
+from feedback_app.settings import Settings, load_settings
+from feedback_app.store import Store
+from feedback_app.votes import Annotation
+from feedback_app.workspace import Holder, Workspace
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that routes, tabs and commands use. Close it to commit and let go."""
+
+    workspace: Workspace
+    settings: Settings
+    holder: Holder
+    store: Store
+    sessions: Sessions
+    annotation: Annotation
+    operations: Operations
+
+    def close(self) -> None:
+        self.store.close()
+        self.workspace.release()
+
+
+def open_services(root: Path, url: str = "", **overrides: Any) -> Services:
+    """Take a workspace and open it. Raises WorkspaceError when another process has it."""
+    workspace = Workspace(root)
+    settings = load_settings(workspace.root, **overrides)
+    holder = workspace.acquire(url)
+    try:
+        store = Store(Database(workspace.database))
+    except BaseException:
+        workspace.release()
+        raise
+    sessions = Sessions(store, settings.session_days)
+    operations = Operations(store, workspace, settings, sessions)
+    annotation = Annotation(store, settings)
+    return Services(workspace, settings, holder, store, sessions, annotation, operations)

@@ -1,0 +1,124 @@
+"""The app's settings: one frozen dataclass, from defaults, settings.json and the environment.
+
+Later wins: default, `settings.json` in the workspace, `FEEDBACK_APP_<NAME>` in the environment.
+A name or a value that is not known is refused with the list of what is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from feedback_app.errors import InvalidError
+from rlhf_core.files import read_json
+
+PREFIX = "FEEDBACK_APP_"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a researcher may choose. Seconds end in _s; shares are 0..1."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    session_days: int = 14
+    max_upload_mb: int = 300
+    # Annotation
+    votes_per_pair: int = 1
+    lease_minutes: int = 30
+    goal: int = 30
+    required_region_share: float = 1.0
+    required_cap_s: float = 8.0
+    tags: tuple[str, ...] = ("rough join", "lost groove", "good flow", "too short", "too long")
+    headphone_check: bool = True
+    # Making pairs
+    auto_generate: bool = True
+    low_water: int = 6
+    generate_count: int = 12
+    share_random: float = 0.25
+    share_chosen: float = 0.35
+    share_cross: float = 0.15
+    share_broad: float = 0.25
+    # Runs
+    launcher: tuple[str, ...] = ()
+    nice: int = 10
+    threads: int = 1
+    cancel_grace_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        at_least_one = (
+            "session_days", "max_upload_mb", "votes_per_pair", "lease_minutes", "goal",
+            "generate_count", "threads",
+        )  # fmt: skip
+        for name in at_least_one:
+            if getattr(self, name) < 1:
+                raise InvalidError(f"setting {name} is {getattr(self, name)}; it must be >= 1")
+        for name in ("required_region_share", *SHARES):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidError(f"setting {name} is {getattr(self, name)}; it must be 0..1")
+        if abs(sum(getattr(self, name) for name in SHARES) - 1) > 1e-6:
+            raise InvalidError(f"settings {', '.join(SHARES)} must add up to 1")
+        if not 0 <= self.port <= 65535:
+            raise InvalidError(f"setting port is {self.port}; it must be 0..65535")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+SHARES = ("share_random", "share_chosen", "share_cross", "share_broad")
+
+
+def load_settings(
+    workspace: Path, environ: Mapping[str, str] | None = None, **overrides: Any
+) -> Settings:
+    """Settings of a workspace. `overrides` (from the command line) win over everything."""
+    values: dict[str, Any] = {}
+    path = workspace / "settings.json"
+    if path.exists():
+        try:
+            read = read_json(path)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InvalidError(f"{path}: not JSON ({error}). Mend it or remove it.") from error
+        if not isinstance(read, dict):
+            raise InvalidError(f"{path}: must be a JSON object of settings.")
+        values.update(read)
+    for name, text in (os.environ if environ is None else environ).items():
+        if name.startswith(PREFIX):
+            values[name.removeprefix(PREFIX).lower()] = text
+    values.update({name: value for name, value in overrides.items() if value is not None})
+    return settings_from(values)
+
+
+def settings_from(values: Mapping[str, Any]) -> Settings:
+    """Checked settings from plain values; text is read as the field's type."""
+    known = {field.name: field for field in fields(Settings)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise InvalidError(f"unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
+    return Settings(**{name: _typed(name, value) for name, value in values.items()})
+
+
+def _typed(name: str, value: Any) -> Any:
+    kind = type(getattr(Settings, name))
+    try:
+        if kind is bool:
+            return _boolean(value)
+        if kind is tuple:
+            items = value.split(",") if isinstance(value, str) else value
+            return tuple(str(item) for item in items if str(item))
+        if kind is int and isinstance(value, float) and value != int(value):
+            raise ValueError(value)
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidError(f"setting {name} is {value!r}; expected a {kind.__name__}") from error
+
+
+def _boolean(value: Any) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if str(value).lower() not in words:
+        raise ValueError(value)
+    return words[str(value).lower()]

@@ -1,0 +1,106 @@
+"""SQL of annotators (people who sign in, importers' names, judges) and their sessions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from feedback_app.database import Database, Row, utc_now
+from feedback_app.errors import ConflictError, NotFoundError
+
+
+def ensure_annotator(cursor: Any, name: str) -> None:
+    """A row for a name that votes without signing in (an import, a judge)."""
+    cursor.execute(
+        "INSERT INTO annotators VALUES (?, 'annotator', NULL, ?, false, 1.0)"
+        " ON CONFLICT DO NOTHING",
+        [name, utc_now()],
+    )
+
+
+class AccountRows:
+    """Annotators and sessions."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def annotator(self, name: str) -> Row | None:
+        return self.database.row("SELECT * FROM annotators WHERE name = ?", [name])
+
+    def annotators(self) -> list[Row]:
+        """Everybody, with counts of current votes; password hashes stay inside."""
+        return self.database.rows(
+            """SELECT a.name, a.role, a.disabled, a.weight, a.created_at,
+                a.password IS NOT NULL AS can_sign_in,
+                count(v.vote_id) FILTER (NOT v.simulated) AS votes,
+                count(v.vote_id) FILTER (v.simulated) AS simulated,
+                max(v.created_at) AS last_vote
+            FROM annotators AS a LEFT JOIN current_votes AS v ON v.annotator = a.name
+            GROUP BY ALL ORDER BY a.name"""
+        )
+
+    def has_researcher(self) -> bool:
+        return (
+            self.database.row(
+                "SELECT 1 FROM annotators WHERE role = 'researcher' AND NOT disabled LIMIT 1"
+            )
+            is not None
+        )
+
+    def add_annotator(self, name: str, role: str, password: str) -> None:
+        """A new account. Raises ConflictError when the name is taken by one that can sign in."""
+
+        def work(cursor: Any) -> None:
+            cursor.execute("SELECT password FROM annotators WHERE name = ?", [name])
+            found = cursor.fetchone()
+            if found is not None and found[0] is not None:
+                raise ConflictError(f"there is an account {name!r} already; choose another name")
+            if found is not None:
+                cursor.execute(
+                    "UPDATE annotators SET role = ?, password = ?, disabled = false WHERE name = ?",
+                    [role, password, name],
+                )
+                return
+            cursor.execute(
+                "INSERT INTO annotators VALUES (?, ?, ?, ?, false, 1.0)",
+                [name, role, password, utc_now()],
+            )
+
+        self.database.write(work)
+
+    def update_annotator(self, name: str, column: str, value: Any) -> None:
+        """Change password, disabled or weight; a new password or a disabling ends all sessions."""
+        if column not in ("password", "disabled", "weight"):
+            raise ValueError(column)
+
+        def work(cursor: Any) -> None:
+            cursor.execute("SELECT 1 FROM annotators WHERE name = ?", [name])
+            if cursor.fetchone() is None:
+                raise NotFoundError(f"there is no account {name!r}")
+            cursor.execute(f"UPDATE annotators SET {column} = ? WHERE name = ?", [value, name])
+            if column != "weight":
+                cursor.execute("DELETE FROM sessions WHERE name = ?", [name])
+
+        self.database.write(work)
+
+    def add_session(self, token_hash: str, name: str, expires_at: datetime) -> None:
+        now = utc_now()
+
+        def work(cursor: Any) -> None:
+            cursor.execute("DELETE FROM sessions WHERE expires_at < ?", [now])
+            cursor.execute(
+                "INSERT INTO sessions VALUES (?, ?, ?, ?)", [token_hash, name, now, expires_at]
+            )
+
+        self.database.write(work)
+
+    def session(self, token_hash: str) -> Row | None:
+        """name, role, expires_at of a session whose account may sign in."""
+        return self.database.row(
+            "SELECT s.name, a.role, s.expires_at FROM sessions AS s JOIN annotators AS a"
+            " ON a.name = s.name WHERE s.token_hash = ? AND NOT a.disabled AND s.expires_at > ?",
+            [token_hash, utc_now()],
+        )
+
+    def end_session(self, token_hash: str) -> None:
+        self.database.execute("DELETE FROM sessions WHERE token_hash = ?", [token_hash])

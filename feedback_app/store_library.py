@@ -1,0 +1,158 @@
+"""SQL of songs, edits, pairs, and of policy and reward-model versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from feedback_app.database import Database, Row, fetch, utc_now
+from feedback_app.errors import ConflictError, NotFoundError
+from feedback_app.json_columns import decoded, dumps, insert
+
+SONG_JSON = ("waveform", "beat_times", "bar_phase")
+EDIT_JSON = ("actions", "edl", "peaks")
+PAIR_JSON = ("original_edl", "original_peaks", "regions_a", "regions_b", "gains_db")
+
+
+def insert_pair(cursor: Any, pair: Row, edits: list[Row], run_id: str | None) -> bool:
+    """A pair and its edits, as rows of plain values; False where the pair is there already."""
+    cursor.execute("SELECT 1 FROM pairs WHERE pair_id = ?", [pair["pair_id"]])
+    if cursor.fetchone() is not None:
+        return False
+    for edit in edits:
+        row = edit | {name: dumps(edit.get(name)) for name in EDIT_JSON}
+        insert(cursor, "edits", row, ignore=True)
+    row = pair | {name: dumps(pair.get(name)) for name in PAIR_JSON}
+    insert(cursor, "pairs", row | {"run_id": run_id, "created_at": utc_now(), "retired": False})
+    return True
+
+
+def next_version(cursor: Any, table: str, prefix: str, first: int) -> str:
+    """The next free name of a version: prefix and one more than the highest number."""
+    cursor.execute(
+        f"SELECT coalesce(max(regexp_extract(version, '([0-9]+)$', 1)::INTEGER) + 1, ?)"
+        f" FROM {table}",
+        [first],
+    )
+    return f"{prefix}{cursor.fetchone()[0]}"
+
+
+class LibraryRows:
+    """Songs, edits, pairs and versions."""
+
+    database: Database
+
+    def songs(self) -> list[Row]:
+        rows = self.database.rows("SELECT * FROM songs ORDER BY added_at, title, song_id")
+        return [decoded(row, SONG_JSON) for row in rows]
+
+    def song(self, song_id: str) -> Row:
+        row = self.database.row("SELECT * FROM songs WHERE song_id = ?", [song_id])
+        if row is None:
+            raise NotFoundError(f"there is no song {song_id!r}")
+        return decoded(row, SONG_JSON)
+
+    def add_song(self, song: Row) -> bool:
+        """Insert a song that is being analysed; False where it is there already."""
+        return self.database.write(lambda cursor: insert(cursor, "songs", song, ignore=True))
+
+    def update_song(self, cursor: Any, song_id: str, values: Row) -> None:
+        row = {n: dumps(v) if n in SONG_JSON else v for n, v in values.items()}
+        assignments = ", ".join(f"{name} = ?" for name in row)
+        cursor.execute(
+            f"UPDATE songs SET {assignments} WHERE song_id = ?", [*row.values(), song_id]
+        )
+
+    def set_split(self, song_id: str, split: str) -> None:
+        self.song(song_id)
+        self.database.write(lambda cursor: self.update_song(cursor, song_id, {"split": split}))
+
+    def edit(self, edit_id: str) -> Row:
+        row = self.database.row("SELECT * FROM edits WHERE edit_id = ?", [edit_id])
+        if row is None:
+            raise NotFoundError(f"there is no edit {edit_id!r}")
+        return decoded(row, EDIT_JSON)
+
+    def edits_of(self, policy: str, limit: int = 200) -> list[Row]:
+        """The newest edits of a policy version."""
+        rows = self.database.rows(
+            "SELECT e.* FROM edits AS e JOIN pairs AS p ON e.edit_id IN (p.edit_a, p.edit_b)"
+            " WHERE e.policy = ? ORDER BY p.created_at DESC, e.edit_id LIMIT ?",
+            [policy, limit],
+        )
+        return [decoded(row, EDIT_JSON) for row in rows]
+
+    def pair(self, pair_id: str) -> Row:
+        row = self.database.row("SELECT * FROM pairs WHERE pair_id = ?", [pair_id])
+        if row is None:
+            raise NotFoundError(f"there is no pair {pair_id!r}")
+        return decoded(row, PAIR_JSON)
+
+    def pair_with_edits(self, cursor: Any, pair_id: str) -> tuple[Row, dict[str, Row]]:
+        """A pair and its edits {"a", "b"}, read inside a write."""
+        pair = decoded(
+            fetch(cursor, "SELECT * FROM pairs WHERE pair_id = ?", [pair_id])[0], PAIR_JSON
+        )
+        rows = fetch(
+            cursor,
+            "SELECT * FROM edits WHERE edit_id IN (?, ?)",
+            [pair["edit_a"], pair["edit_b"]],
+        )
+        found = {row["edit_id"]: decoded(row, EDIT_JSON) for row in rows}
+        return pair, {"a": found[pair["edit_a"]], "b": found[pair["edit_b"]]}
+
+    def pairs(self) -> list[Row]:
+        rows = self.database.rows("SELECT * FROM pairs ORDER BY created_at, pair_id")
+        return [decoded(row, PAIR_JSON) for row in rows]
+
+    def add_pair(self, pair: Row, edits: list[Row], run_id: str | None = None) -> bool:
+        return self.database.write(lambda cursor: insert_pair(cursor, pair, edits, run_id))
+
+    def policies(self) -> list[Row]:
+        rows = self.database.rows("SELECT * FROM policies ORDER BY created_at, version")
+        return [decoded(row, ("metrics",)) for row in rows]
+
+    def policy(self, version: str) -> Row:
+        row = self.database.row("SELECT * FROM policies WHERE version = ?", [version])
+        if row is None:
+            raise NotFoundError(f"there is no policy version {version!r}")
+        return decoded(row, ("metrics",))
+
+    def active_policy(self) -> Row | None:
+        row = self.database.row("SELECT * FROM policies WHERE status = 'active'")
+        return None if row is None else decoded(row, ("metrics",))
+
+    def activate_policy(self, version: str) -> None:
+        """Make one version active; the one that was is retired."""
+        self.policy(version)
+
+        def work(cursor: Any) -> None:
+            cursor.execute("UPDATE policies SET status = 'retired' WHERE status = 'active'")
+            cursor.execute("UPDATE policies SET status = 'active' WHERE version = ?", [version])
+
+        self.database.write(work)
+
+    def reject_policy(self, version: str) -> None:
+        def work(cursor: Any) -> None:
+            cursor.execute("SELECT status FROM policies WHERE version = ?", [version])
+            found = cursor.fetchone()
+            if found is None:
+                raise NotFoundError(f"there is no policy version {version!r}")
+            if found[0] == "active":
+                raise ConflictError(f"{version} is active; promote another version first")
+            cursor.execute("UPDATE policies SET status = 'rejected' WHERE version = ?", [version])
+
+        self.database.write(work)
+
+    def reward_models(self) -> list[Row]:
+        rows = self.database.rows("SELECT * FROM reward_models ORDER BY created_at, version")
+        return [decoded(row, ("metrics",)) for row in rows]
+
+    def reward_model(self, version: str) -> Row:
+        row = self.database.row("SELECT * FROM reward_models WHERE version = ?", [version])
+        if row is None:
+            raise NotFoundError(f"there is no reward model version {version!r}")
+        return decoded(row, ("metrics",))
+
+    def active_reward_model(self) -> Row | None:
+        row = self.database.row("SELECT * FROM reward_models WHERE status = 'active'")
+        return None if row is None else decoded(row, ("metrics",))
