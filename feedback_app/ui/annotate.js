@@ -1,0 +1,284 @@
+// The sitting: pair after pair. Fetches and decodes ahead, takes votes and undos, keeps going when
+// the server or the network does not.
+
+import { Outbox } from "./outbox.js";
+import { SignedOut, Unplayable, Unreachable, getJson, nextAssignment, prepare } from "./pairs.js";
+import { voteText } from "./view.js";
+
+const CLIENT_VERSION = "annotate-1";
+const POLL = 4000; // ms between looks for new pairs, and between tries without a server
+const KEPT = 20; // votes of this sitting that can be undone
+const VOTED = "sitting/votes"; // sessionStorage: their ids, so that undo works after a reload
+
+export class Sitting {
+  constructor(view, transport) {
+    this.view = view;
+    this.transport = transport;
+    this.current = null;
+    this.waiting = []; // prepared pairs put aside by undo, to come back to
+    this.ahead = null; // promise of the next prepared pair, or null
+    this.unplayable = new Set();
+    this.strength = null;
+    this.turn = 0; // counts what is shown, so that a late answer cannot replace something newer
+    this.votes = JSON.parse(sessionStorage.getItem(VOTED) ?? "[]").map((id) => ({ id }));
+    this.autoplay = false;
+    this.outbox = new Outbox({
+      onstored: (item, answer) => this.stored(item, answer),
+      onrefused: (item, message) => this.refused(item, message),
+      onstate: () => this.delivery(),
+    });
+  }
+
+  async start() {
+    this.transport.onheard = (side, from, to) => this.current?.listening.add(side, from, to);
+    if (this.votes.length) this.view.last("Your last vote can still be undone.");
+    while (!(await this.attempt(() => this.identify()))) await pause(POLL);
+    void this.outbox.flush();
+    await this.advance();
+  }
+
+  /** Learn who is signed in; another account's votes of this tab are not ours to undo. */
+  async identify() {
+    const { name } = await getJson("/api/me");
+    if (this.outbox.owner !== name) {
+      this.votes = [];
+      this.saveVotes();
+      this.view.last(null);
+    }
+    this.outbox.own(name);
+    return true;
+  }
+
+  // -- pairs ------------------------------------------------------------------------------------
+
+  /** Assignments that must not be given again: shown, put aside, or voted on but not yet stored. */
+  taken(also = []) {
+    const unsent = this.outbox.items().filter((item) => item.kind === "vote")
+      .map((item) => item.body.assignment_id);
+    const held = [this.current, ...this.waiting].filter(Boolean)
+      .map((pair) => pair.assignment.assignment_id);
+    return [...new Set([...unsent, ...held, ...also, ...this.unplayable])];
+  }
+
+  /** A prepared pair, or {empty}. */
+  async obtain() {
+    const answer = await nextAssignment(this.taken());
+    if (answer.empty) return answer;
+    return prepare(answer.assignment, this.transport);
+  }
+
+  async advance() {
+    const turn = ++this.turn;
+    this.current = null;
+    const put = this.waiting.shift();
+    if (put) return this.show(put);
+    const ahead = this.ahead;
+    this.ahead = null;
+    if (ahead?.ready) return this.show(ahead.ready);
+    this.transport.unload();
+    this.view.phase("loading", "Fetching the next pair…");
+    for (let first = true; turn === this.turn; first = false) {
+      const pair = await this.attempt(() => (first && ahead ? ahead : this.obtain()));
+      if (turn !== this.turn) return this.keep(pair);
+      if (pair && !pair.empty) return this.show(pair);
+      await pause(first && ahead ? 0 : POLL);
+    }
+  }
+
+  /** A pair that arrived after something else had been put on the page is next in line. */
+  keep(pair) {
+    if (pair && !pair.empty) this.waiting.push(pair);
+  }
+
+  /** Try to get a pair; say in words what stands in the way. Null: try again. */
+  async attempt(work) {
+    const { view } = this;
+    try {
+      const pair = await work();
+      if (pair?.empty) view.phase("empty", "You are up to date.", pair.message);
+      if (pair && this.outbox.state !== "signed-out") view.notice(null);
+      return pair;
+    } catch (error) {
+      if (error instanceof SignedOut) {
+        view.phase("trouble", "You have been signed out.", "Your votes are safe. Sign in to go on.");
+        view.notice("Your session has ended.", true);
+      } else if (error instanceof Unreachable) {
+        view.phase("trouble", "No answer from the server.",
+          `Trying again every few seconds. Votes are kept on this device until then.`);
+      } else if (error instanceof Unplayable) {
+        this.unplayable.add(error.assignmentId);
+        view.notice(`One pair was left out: ${error.message}.`);
+      } else {
+        view.phase("trouble", "Something went wrong.", error.message);
+      }
+      return null;
+    }
+  }
+
+  show(pair) {
+    this.turn += 1;
+    this.current = pair;
+    const { view, transport } = this;
+    transport.load(pair, pair.assignment.first_side);
+    this.setStrength(null);
+    view.phase("ready");
+    view.pair(pair, transport);
+    view.transport(transport);
+    view.heard(pair.listening, transport);
+    if (pair.assignment.progress && !this.outbox.items().length) view.progress(pair.assignment.progress);
+    if (this.autoplay || transport.unlocked) void transport.play();
+    this.fetchAhead();
+  }
+
+  fetchAhead() {
+    if (this.ahead || this.waiting.length) return;
+    const ahead = this.obtain();
+    this.ahead = ahead;
+    ahead.then(
+      (pair) => {
+        if (!pair.empty) ahead.ready = pair;
+        else if (this.ahead === ahead) this.ahead = null;
+      },
+      () => {
+        // Said in words when the pair is really needed; forgotten here, to be tried anew then.
+        if (this.ahead === ahead) this.ahead = null;
+      },
+    );
+  }
+
+  // -- votes ------------------------------------------------------------------------------------
+
+  setStrength(value) {
+    this.strength = value;
+    this.view.strength(value);
+  }
+
+  vote(choice) {
+    const { current: pair, view, transport } = this;
+    if (!pair) return;
+    transport.report();
+    if (!pair.listening.open && choice !== "skip") {
+      view.nudge();
+      return;
+    }
+    const decided = choice === "left" || choice === "right";
+    const body = {
+      vote_id: crypto.randomUUID?.() ?? uuid(),
+      assignment_id: pair.assignment.assignment_id,
+      choice,
+      strength: decided ? this.strength : null,
+      tags: view.chosenTags(),
+      comment: view.parts.comment.value.trim(),
+      listened: { ...pair.listening.summary(transport.switches), volume: transport.volume },
+      response_ms: pair.listening.responseTime(),
+      client_version: CLIENT_VERSION,
+    };
+    view.parts.comment.blur();
+    this.remember({ id: body.vote_id, pair, choice, strength: body.strength });
+    this.autoplay = true;
+    view.last(`${capital(voteText(body))}. Saving…`);
+    view.say(`Voted: ${voteText(body)}`);
+    void this.outbox.add("vote", body);
+    void this.advance();
+  }
+
+  remember(vote) {
+    for (const older of this.votes) {
+      if (older.pair) older.pair.buffers = null; // only the latest stays decoded
+    }
+    this.votes = [...this.votes, vote].slice(-KEPT);
+    this.saveVotes();
+  }
+
+  saveVotes() {
+    sessionStorage.setItem(VOTED, JSON.stringify(this.votes.map((vote) => vote.id)));
+  }
+
+  async undo() {
+    const { view } = this;
+    const vote = this.votes.pop();
+    if (!vote) {
+      view.say("There is no vote to undo.");
+      return;
+    }
+    this.saveVotes();
+    view.last(this.votes.length ? "Undone. One more can be undone." : null);
+    view.say("Vote undone.");
+    const body = { vote_id: crypto.randomUUID?.() ?? uuid(), undoes: vote.id };
+    void this.outbox.add("undo", body);
+    if (!vote.pair) return; // voted before a reload: the answer brings the pair back
+    if (vote.pair.buffers) this.bringBack(vote.pair);
+    else await this.reopen(vote.pair.assignment, vote.pair.listening);
+  }
+
+  async reopen(assignment, listening = null) {
+    const turn = this.turn;
+    const pair = await this.attempt(() => prepare(assignment, this.transport));
+    if (!pair) return;
+    if (listening) pair.listening = listening;
+    if (turn === this.turn) this.bringBack(pair);
+    else this.waiting.unshift(pair);
+  }
+
+  bringBack(pair) {
+    if (this.current) this.waiting.unshift(this.current);
+    this.show(pair);
+  }
+
+  // -- what the server says ---------------------------------------------------------------------
+
+  stored(item, answer) {
+    const { view } = this;
+    if (answer.progress) view.progress(answer.progress);
+    if (item.kind === "undo") {
+      const shown = this.taken();
+      const { assignment } = answer;
+      if (assignment && !shown.includes(assignment.assignment_id)) void this.reopen(assignment);
+      return;
+    }
+    const latest = this.votes[this.votes.length - 1];
+    if (latest?.id !== item.id) return;
+    view.last(`Saved: ${voteText(item.body)}.`);
+    if (answer.reveal && latest.pair) {
+      view.reveal(answer.reveal, latest.pair.assignment.original);
+    }
+  }
+
+  refused(item, message) {
+    const what = item.kind === "vote" ? "A vote" : "An undo";
+    this.view.notice(`${what} was not accepted: ${message}.`);
+  }
+
+  delivery() {
+    const { view, outbox } = this;
+    const count = outbox.items().length;
+    const votes = count === 1 ? "1 vote is" : `${count} votes are`;
+    if (outbox.state === "signed-out") {
+      view.notice(`Your session has ended. ${votes} kept on this device and will be sent.`, true);
+    } else if (outbox.state === "waiting" && outbox.tries > 1) {
+      view.notice(`No connection. ${votes} kept on this device and will be sent.`);
+      this.interrupted = true;
+    } else if (outbox.state === "idle" && this.interrupted) {
+      this.interrupted = false;
+      view.notice("Connected again. Everything is saved.");
+      setTimeout(() => view.notice(null), 4000);
+    }
+  }
+}
+
+function pause(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+function capital(text) {
+  return text[0].toUpperCase() + text.slice(1);
+}
+
+/** A version 4 UUID where the browser gives none (pages served by plain HTTP from another host). */
+function uuid() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+}

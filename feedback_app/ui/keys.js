@@ -1,0 +1,73 @@
+// Every key of the page, in one table: what the handler obeys and what the `?` sheet shows.
+
+export const KEYS = [
+  { group: "Listen", keys: ["1", "a"], show: "1", does: "listen-left", text: "A" },
+  { group: "Listen", keys: ["2", "b"], show: "2", does: "listen-right", text: "B" },
+  { group: "Listen", keys: ["3", "o"], show: "3", does: "listen-original", text: "Original" },
+  { group: "Listen", keys: [" "], show: "space", does: "play", text: "Play, pause" },
+  { group: "Listen", keys: ["s"], show: "S", does: "switch", text: "Flip between A and B" },
+  { group: "Listen", keys: ["d", "n"], show: "D", does: "difference",
+    text: "Next place where they differ, looped" },
+  { group: "Listen", keys: ["l"], show: "L", does: "loop", text: "Loop this difference, or stop looping" },
+  { group: "Listen", keys: ["arrowleft"], show: "←", does: "back",
+    text: "Back four beats (with shift: one)" },
+  { group: "Listen", keys: ["arrowright"], show: "→", does: "forward",
+    text: "On four beats (with shift: one)" },
+  { group: "Listen", keys: ["home"], show: "Home", does: "restart", text: "From the beginning" },
+  { group: "Listen", keys: ["arrowup"], show: "↑", does: "louder", text: "Louder" },
+  { group: "Listen", keys: ["arrowdown"], show: "↓", does: "softer", text: "Softer" },
+  { group: "Vote", keys: ["q"], show: "Q", does: "vote-left", text: "A is better" },
+  { group: "Vote", keys: ["w"], show: "W", does: "vote-right", text: "B is better" },
+  { group: "Vote", keys: ["e"], show: "E", does: "vote-tie", text: "Equally good" },
+  { group: "Vote", keys: ["r"], show: "R", does: "vote-both_bad", text: "Both bad" },
+  { group: "Vote", keys: ["t"], show: "T", does: "vote-skip", text: "Can't judge" },
+  { group: "Before voting, if you like", keys: ["z"], show: "Z", does: "strength-1", text: "slightly" },
+  { group: "Before voting, if you like", keys: ["x"], show: "X", does: "strength-2", text: "clearly" },
+  { group: "Before voting, if you like", keys: ["c"], show: "C", does: "strength-3", text: "by far" },
+  { group: "Before voting, if you like", keys: ["g"], show: "G", does: "notes",
+    text: "Tags and comment" },
+  { group: "Any time", keys: ["u"], show: "U", does: "undo", text: "Undo the last vote" },
+  { group: "Any time", keys: ["?"], show: "?", does: "help", text: "This list" },
+];
+
+const BY_KEY = new Map(KEYS.flatMap((entry) => entry.keys.map((key) => [key, entry.does])));
+const SLIDER_KEYS = new Set(["arrowleft", "arrowright", "arrowup", "arrowdown", "home"]);
+
+/** The action of a key press, or null where the key belongs to what has the focus. */
+export function actionOf(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return null;
+  const { target } = event;
+  const key = event.key.toLowerCase();
+  if (target.closest("textarea, input:not([type=range]), select, dialog[open]")) return null;
+  if (target.matches("input[type=range]") && SLIDER_KEYS.has(key)) return null;
+  if (key === " " && target.closest("button, summary, a")) return null;
+  return BY_KEY.get(key) ?? null;
+}
+
+/** Fill the `?` sheet. */
+export function listKeys(host) {
+  const groups = new Map();
+  for (const entry of KEYS) {
+    if (!groups.has(entry.group)) groups.set(entry.group, []);
+    groups.get(entry.group).push(entry);
+  }
+  host.replaceChildren(...[...groups].map(([name, entries]) => {
+    const section = document.createElement("section");
+    const title = document.createElement("h3");
+    const list = document.createElement("dl");
+    title.textContent = name;
+    for (const { show, keys, text } of entries) {
+      const term = document.createElement("dt"), meaning = document.createElement("dd");
+      const letters = [show, ...keys.slice(1).map((key) => key.toUpperCase())];
+      term.append(...letters.map((letter) => {
+        const cap = document.createElement("kbd");
+        cap.textContent = letter;
+        return cap;
+      }));
+      meaning.textContent = text;
+      list.append(term, meaning);
+    }
+    section.append(title, list);
+    return section;
+  }));
+}

@@ -1,0 +1,186 @@
+// Entry point of the annotation page: joins the parts and obeys keys, clicks and the clock.
+
+import { Sitting } from "./annotate.js";
+import { actionOf, listKeys } from "./keys.js";
+import { getJson } from "./pairs.js";
+import { Tour } from "./tour.js";
+import { Transport } from "./transport.js";
+import { View } from "./view.js";
+
+const VOLUME = "volume";
+const HEARD_EVERY = 120; // ms between reports of what was heard
+
+/** Bring the player in `element` (player.html) to life. `options`: {tags: [text]}. */
+export function mount(element, options) {
+  const root = element.querySelector(".studio");
+  if (!root || root.dataset.mounted) return;
+  root.dataset.mounted = "yes";
+  const transport = new Transport();
+  const view = new View(root, (side, seconds) => {
+    transport.switchTo(side);
+    transport.seek(seconds);
+  });
+  const sitting = new Sitting(view, transport);
+  const tour = new Tour(view.parts, () => {
+    if (sitting.current && !transport.playing) void transport.play();
+    sitting.autoplay = true;
+  });
+  transport.onchange = () => view.transport(transport);
+  view.tags(options.tags ?? []);
+  listKeys(view.parts.keys);
+  restoreVolume(transport, view);
+
+  const actions = actionsOf({ transport, view, sitting, tour });
+  listen(root, actions);
+  clock(root, { transport, view, sitting });
+  window.__player = stateOf(transport, sitting);
+  if (tour.wanted) tour.open();
+  void sitting.start();
+}
+
+function actionsOf({ transport, view, sitting, tour }) {
+  const beats = (event) => (event?.shiftKey ? 1 : 4);
+  const nudgeVolume = (by) => {
+    const next = Math.min(1, Math.max(0, transport.volume + by));
+    view.parts.volume.value = next;
+    saveVolume(transport, next);
+  };
+  const flip = () => transport.switchTo(transport.side === "left" ? "right" : "left");
+  const actions = {
+    play: () => transport.toggle(),
+    back: (event) => transport.step(-beats(event)),
+    forward: (event) => transport.step(beats(event)),
+    restart: () => transport.seek(0),
+    switch: flip,
+    difference: (event) => {
+      transport.nextDifference(event?.shiftKey ? -1 : 1);
+      if (!transport.playing) void transport.play();
+    },
+    loop: () => transport.toggleLoop(),
+    louder: () => nudgeVolume(0.05),
+    softer: () => nudgeVolume(-0.05),
+    notes: () => {
+      view.parts.notes.open = true;
+      view.parts.comment.focus();
+    },
+    undo: () => sitting.undo(),
+    help: () => view.parts.help.showModal(),
+    tour: () => tour.open(),
+    "tour-next": () => tour.next(),
+    "tour-skip": () => view.parts.tour.close(),
+    votes: async () => {
+      view.votes(await getJson("/api/my-votes"));
+      view.parts.votes.showModal();
+    },
+  };
+  for (const side of ["left", "right", "original"]) {
+    actions[`listen-${side}`] = () => {
+      transport.switchTo(side);
+      if (!transport.playing) void transport.play();
+    };
+  }
+  for (const choice of ["left", "right", "tie", "both_bad", "skip"]) {
+    actions[`vote-${choice}`] = () => sitting.vote(choice);
+  }
+  for (const value of [1, 2, 3]) {
+    actions[`strength-${value}`] = () => sitting.setStrength(sitting.strength === value ? null : value);
+  }
+  return actions;
+}
+
+function listen(root, actions) {
+  const stop = new AbortController();
+  const { signal } = stop;
+  document.addEventListener("keydown", (event) => {
+    if (!root.isConnected) {
+      stop.abort(); // Gradio took the component away: leave no listener behind
+      return;
+    }
+    if (event.key === "Escape" && event.target.matches("textarea")) event.target.blur();
+    const action = actionOf(event);
+    if (!action || (event.repeat && !["back", "forward", "louder", "softer"].includes(action))) return;
+    event.preventDefault();
+    void actions[action](event);
+  }, { signal });
+  root.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    const { do: does, listen: side, vote, strength, tag } = button.dataset;
+    if (tag !== undefined) {
+      button.setAttribute("aria-pressed", button.getAttribute("aria-pressed") !== "true");
+    }
+    const name = does ?? (side && `listen-${side}`) ?? (vote && `vote-${vote}`)
+      ?? (strength && `strength-${strength}`);
+    if (name) void actions[name](event);
+    // A click leaves the keyboard free: space must play, not press this button again.
+    if (event.detail > 0 && !button.closest("dialog")) button.blur();
+  }, { signal });
+}
+
+function restoreVolume(transport, view) {
+  const kept = Number(localStorage.getItem(VOLUME) ?? 0.9);
+  const volume = kept >= 0 && kept <= 1 ? kept : 0.9;
+  transport.setVolume(volume);
+  view.parts.volume.value = volume;
+  view.parts.volume.addEventListener("input", (event) =>
+    saveVolume(transport, Number(event.target.value)));
+}
+
+function saveVolume(transport, volume) {
+  transport.setVolume(volume);
+  localStorage.setItem(VOLUME, volume);
+}
+
+function clock(root, { transport, view, sitting }) {
+  let reported = 0;
+  const tick = (now) => {
+    if (!root.isConnected) {
+      transport.unload();
+      return;
+    }
+    if (sitting.current) {
+      view.frame(transport);
+      if (now - reported > HEARD_EVERY) {
+        reported = now;
+        transport.report();
+        view.heard(sitting.current.listening, transport);
+      }
+    }
+    requestAnimationFrame(tick);
+  };
+  requestAnimationFrame(tick);
+  const redraw = () => Object.values(view.waves).forEach((wave) => wave.draw());
+  new MutationObserver(redraw).observe(document.body, { attributeFilter: ["class"] });
+}
+
+/** Read-only state, for tests and for the curious at the console. */
+function stateOf(transport, sitting) {
+  return {
+    get assignment() { return sitting.current?.assignment.assignment_id ?? null; },
+    get side() { return transport.side; },
+    get playing() { return transport.playing; },
+    get position() { return transport.position(); },
+    get positions() { return transport.pair ? transport.positions() : null; },
+    get moment() { return transport.pair ? transport.moment() : null; },
+    get song() {
+      if (!transport.pair) return null;
+      const { beat, phase } = transport.moment();
+      return beat + phase;
+    },
+    get differences() { return transport.pair?.differences ?? []; },
+    get loop() { return transport.loop; },
+    get open() { return sitting.current?.listening.open ?? false; },
+    get missing() {
+      const listening = sitting.current?.listening;
+      return listening ? { left: listening.missing("left"), right: listening.missing("right") } : null;
+    },
+    get prefetched() { return sitting.ahead?.ready?.assignment.assignment_id ?? null; },
+    get unsent() { return sitting.outbox.items().length; },
+    get delivery() { return sitting.outbox.state; },
+    get votes() { return sitting.votes.map((vote) => vote.id); },
+    get beats() {
+      return transport.pair && Object.fromEntries(
+        ["left", "right", "original"].map((side) => [side, transport.beats(side)]));
+    },
+  };
+}
