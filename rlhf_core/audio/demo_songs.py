@@ -185,9 +185,7 @@ def _seconds(beat: float, score: Score, times: DoubleArray) -> float:
     whole = int(np.floor(beat))
     part, style = beat - whole, score.style
     half, quarter = divmod(part, 0.5)
-    quarter = 0.5 * float(
-        np.interp(quarter / 0.5, [0, 0.5, 1], [0, style.sixteenths, 1])
-    )  # 0..0.5
+    quarter = 0.5 * float(np.interp(quarter / 0.5, [0, 0.5, 1], [0, style.sixteenths, 1]))  # 0..0.5
     swung = float(np.interp(half * 0.5 + quarter, [0, 0.5, 1], [0, style.swing, 1]))
     whole = min(whole, len(times) - 2)
     return float(times[whole] + swung * (times[whole + 1] - times[whole]))

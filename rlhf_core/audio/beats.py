@@ -1,0 +1,310 @@
+"""Finding the beats and the bars of a song. NumPy and SciPy only.
+
+Onset flux on a short transform (1024 samples, hop 256 at 22.05 kHz); tempo from the flux's
+autocorrelation at one to four beats' lag, with a log-normal prior around 115 BPM; beats by dynamic
+programming (after D. Ellis, "Beat tracking by dynamic programming", 2007); each beat moved to the
+attack near it; bar phase from low-band flux and chroma novelty. The tempo that is reported is the
+slope of a line through the beat times. A song without a beat gets a fixed grid, and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from scipy.fft import irfft, next_fast_len, rfft
+from scipy.ndimage import gaussian_filter1d, uniform_filter1d
+
+from rlhf_core.audio.filters import chroma_filters, frame_count, mel_filters, power_blocks
+from rlhf_core.errors import AudioError
+from rlhf_core.types import MIN_SONG_BEATS, BeatGrid, DoubleArray, FloatArray, IntArray
+
+N_FFT: Final = 1024
+HOP: Final = 256
+PRIOR_BPM: Final = 115.0
+PRIOR_OCTAVES: Final = 0.9
+SLOWEST_BPM, FASTEST_BPM = 45.0, 230.0
+TIGHTNESS: Final = 120.0
+FIXED_BPM: Final = 120.0
+MIN_PULSE: Final = 0.06  # below this share of periodic energy in the flux there is no beat
+ATTACK_WINDOW_S: Final = 0.035
+TRIPLE_MARGIN: Final = 0.08
+_MELS: Final = 40
+_LOW_MELS: Final = 3
+_TEMPI: Final = np.geomspace(SLOWEST_BPM, FASTEST_BPM, 400)
+
+
+@dataclass(frozen=True)
+class Onsets:
+    """Per frame of HOP samples: flux (standardised), low-band flux, chroma (frames, 12)."""
+
+    flux: FloatArray
+    low: FloatArray
+    chroma: FloatArray
+    frame_rate: float
+
+
+def onset_envelope(mono: FloatArray, rate: int) -> Onsets:
+    """Positive change of the log mel spectrum, all bands and the lowest ones."""
+    count = frame_count(len(mono), HOP)
+    mel = np.empty((count, _MELS), dtype=np.float32)
+    chroma = np.empty((count, 12), dtype=np.float32)
+    bands, pitch = mel_filters(rate, N_FFT, _MELS), chroma_filters(rate, N_FFT)
+    for start, power in power_blocks(mono, N_FFT, HOP):
+        stop = start + len(power)
+        np.matmul(power, bands, out=mel[start:stop])
+        np.matmul(power, pitch, out=chroma[start:stop])
+    top = float(mel.max())
+    mel = np.log10(np.maximum(mel, 1e-6 * top + 1e-12))  # 60 dB below the loudest band
+    rise = np.zeros_like(mel)
+    np.maximum(mel[1:] - mel[:-1], 0.0, out=rise[1:])
+    low, frame_rate = rise[:, :_LOW_MELS].mean(axis=1), rate / HOP
+    flux = _standard(_flattened(rise.mean(axis=1), frame_rate))
+    return Onsets(np.clip(flux, -1.0, 6.0).astype(np.float32), low, chroma, frame_rate)
+
+
+def _flattened(flux: FloatArray, frame_rate: float) -> DoubleArray:
+    """Flux above its mean of the second around, smoothed a little."""
+    local = flux - uniform_filter1d(flux, round(frame_rate))
+    return np.asarray(gaussian_filter1d(local.astype(np.float64), 1.0))
+
+
+def _standard(values: DoubleArray) -> DoubleArray:
+    deviation = float(values.std())
+    return (values - values.mean()) / deviation if deviation > 0 else values * 0.0
+
+
+def _autocorrelation(flux: FloatArray) -> DoubleArray:
+    """Normalised so that lag 0 is 1 and long lags are not punished for their short overlap."""
+    centred = flux - flux.mean()
+    size = next_fast_len(2 * len(centred), real=True)
+    spectrum = rfft(centred.astype(np.float64), size)
+    lags = irfft(np.abs(spectrum) ** 2, size)[: len(centred)]
+    if lags[0] <= 0:
+        return np.zeros(len(centred))
+    overlap = np.arange(len(centred), 0, -1) / len(centred)
+    return np.asarray(lags / lags[0] / np.maximum(overlap, 0.25))
+
+
+def estimate_tempo(onsets: Onsets) -> tuple[float, float]:
+    """(BPM, pulse): pulse is the mean autocorrelation at one to four beats, 0 = no beat at all."""
+    lags = _autocorrelation(onsets.flux)
+    period = 60.0 * onsets.frame_rate / _TEMPI
+    index, pulse = np.arange(len(lags)), np.zeros(len(_TEMPI))
+    for multiple, weight in ((1, 0.35), (2, 0.3), (3, 0.1), (4, 0.25)):
+        pulse += weight * np.interp(multiple * period, index, lags, right=0.0)
+    prior = np.exp(-0.5 * (np.log2(_TEMPI / PRIOR_BPM) / PRIOR_OCTAVES) ** 2)
+    best = int(np.argmax(np.maximum(pulse, 0.0) * prior))
+    return float(_TEMPI[best]), float(pulse[best])
+
+
+def _best_path(flux: FloatArray, period: float) -> IntArray:
+    """Frames of the beats that trade flux against an even spacing.
+
+    A beat's predecessor is at least half a period back, so half a period of frames is decided at
+    once: that is what makes the loop short.
+    """
+    near, far = max(1, int(period / 2)), round(2 * period)
+    distance = np.arange(near, far + 1)
+    cost = -TIGHTNESS * np.log(distance / period) ** 2
+    scores = np.full(len(flux) + far, 0.0)
+    link = np.full(len(flux), -1, dtype=np.int64)
+    windows = np.lib.stride_tricks.sliding_window_view(scores, len(distance))
+    backwards = cost[::-1]  # windows run from the farthest predecessor to the nearest
+    for start in range(0, len(flux), near):
+        stop = min(start + near, len(flux))
+        options = windows[start:stop] + backwards
+        choice = np.argmax(options, axis=1)
+        gain = options[np.arange(stop - start), choice]
+        before = np.arange(start, stop) - far + choice
+        scores[far + start : far + stop] = flux[start:stop] + np.maximum(gain, 0.0)
+        link[start:stop] = np.where((before >= 0) & (gain > 0), before, -1)
+    tail = max(0, len(flux) - max(1, round(period)))
+    frame = tail + int(np.argmax(scores[far + tail :]))
+    path = [frame]
+    while link[frame] >= 0:
+        frame = int(link[frame])
+        path.append(frame)
+    return np.array(path[::-1], dtype=np.int64)
+
+
+def _attack_times(times: DoubleArray, mono: FloatArray, rate: int, period: float) -> DoubleArray:
+    """Each beat moved to the steepest rise of energy near it, where there is a clear one."""
+    hop = 64
+    reach = max(2, int(min(ATTACK_WINDOW_S, 0.12 * period) * rate / hop))
+    usable = mono[: len(mono) // hop * hop].reshape(-1, hop)
+    energy = np.einsum("ij,ij->i", usable, usable)
+    level = np.log10(energy + 1e-4 * float(energy.max()) + 1e-12)
+    smooth = gaussian_filter1d(level, 1.0)
+    rise = np.zeros(len(smooth))
+    rise[3:] = smooth[3:] - smooth[:-3]
+    centre = np.clip(np.round(times * rate / hop).astype(int), reach, len(rise) - reach - 2)
+    window = centre[:, None] + np.arange(-reach, reach + 1)[None, :]
+    nearness = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (0.6 * reach)) ** 2)
+    found = np.argmax(rise[window] * nearness, axis=1)
+    rows = np.arange(len(times))
+    clear = rise[window][rows, found] > 0.12
+    # rise[i] compares blocks i and i - 3: the attack starts about a block and a half before i
+    attack = (window[rows, found] - 1.5) * hop / rate
+    return np.where(clear, attack, times)
+
+
+def _cover(times: DoubleArray, period: float, duration: float) -> DoubleArray:
+    """Beats continued evenly to both ends of the file; the last value is the last beat's end."""
+    before = np.arange(int(times[0] / period), 0, -1)
+    front = times[0] - before * period
+    count = int((duration - times[-1]) / period + 1e-6)
+    back = times[-1] + np.arange(1, count + 1) * period
+    whole = np.concatenate([front[front >= 0], times, back])
+    if duration - whole[-1] > 0.6 * period:
+        whole = np.append(whole, duration)
+    return np.asarray(whole)
+
+
+def _even(times: DoubleArray, period: float) -> DoubleArray:
+    """Drop beats that snapping or the path's end left too close to their predecessor."""
+    kept = [float(times[0])]
+    for time in times[1:]:
+        if time - kept[-1] > 0.4 * period:
+            kept.append(float(time))
+    return np.array(kept)
+
+
+def _accents(onsets: Onsets, times: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
+    """Per beat: strength of the low attack on it, and how much the harmony changes there."""
+    centre = np.round(times[:-1] * onsets.frame_rate).astype(int)
+    near = centre[:, None] + np.arange(-4, 5)[None, :]
+    low = onsets.low[np.clip(near, 0, len(onsets.low) - 1)].max(axis=1).astype(np.float64)
+    edges = np.clip(np.round(times * onsets.frame_rate).astype(int), 0, len(onsets.chroma))
+    total = np.concatenate(
+        [np.zeros((1, 12)), np.cumsum(np.sqrt(onsets.chroma), axis=0, dtype=np.float64)]
+    )
+    mean = np.diff(total[edges], axis=0)
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True) + 1e-9
+    after = mean + 0.5 * np.vstack([mean[1:], mean[-1:]])
+    before = np.vstack([mean[:1], mean[:-1]]) + 0.5 * np.vstack([mean[:1], mean[:1], mean[:-2]])
+    norms = np.linalg.norm(after, axis=1) * np.linalg.norm(before, axis=1) + 1e-9
+    novelty = 1 - np.einsum("ij,ij->i", after, before) / norms
+    return _standard(low), _standard(novelty)
+
+
+def find_bars(onsets: Onsets, times: DoubleArray) -> tuple[IntArray, int]:
+    """(bar phase of each beat, beats per bar: 4, or 3 where that explains the accents better)."""
+    low, novelty = _accents(onsets, times)
+    accent = low + 1.5 * novelty
+    index = np.arange(len(accent))
+
+    def explained(bar: int) -> tuple[float, int]:
+        means = [float(accent[index % bar == phase].mean()) for phase in range(bar)]
+        # the contrast of the best phase with the rest, fair between 3 and 4 beats
+        best = int(np.argmax(means))
+        rest = (sum(means) - means[best]) / (bar - 1)
+        return means[best] - rest, best
+
+    four, three = explained(4), explained(3)
+    repeat = {bar: _repetition(accent, bar) for bar in (3, 4)}
+    triple = repeat[3] > repeat[4] + TRIPLE_MARGIN and three[0] > four[0]
+    bar, (_, first) = (3, three) if triple else (4, four)
+    return (index - first) % bar, bar
+
+
+def _repetition(accent: DoubleArray, bar: int) -> float:
+    """Mean correlation of the accents with themselves one, two and three bars later."""
+    values = []
+    for bars in (1, 2, 3):
+        lag = bars * bar
+        if len(accent) > lag + 8:
+            values.append(float(np.mean(accent[lag:] * accent[:-lag])) / float(accent.var() + 1e-9))
+    return float(np.mean(values)) if values else 0.0
+
+
+def _fitted_tempo(times: DoubleArray) -> float:
+    """BPM of a line through the beat times (the last entry is an end, not a beat)."""
+    beats = times[:-1] if len(times) > 2 else times
+    return 60.0 / float(np.polyfit(np.arange(len(beats)), beats, 1)[0])
+
+
+def _confidence(onsets: Onsets, times: DoubleArray, pulse: float) -> float:
+    """0..1: how periodic the flux is, and how much of it falls on the beats."""
+    centre = np.round(times[:-1] * onsets.frame_rate).astype(int)
+    near = np.clip(centre[:, None] + np.arange(-3, 4)[None, :], 0, len(onsets.flux) - 1)
+    on_beat = float(np.mean(onsets.flux[near].max(axis=1) > 0.7))
+    return float(np.clip(pulse / 0.35, 0.0, 1.0) * on_beat)
+
+
+def fixed_grid(duration_s: float, bpm: float = FIXED_BPM) -> BeatGrid:
+    """An even grid for a song in which no beat was found."""
+    period = 60.0 / bpm
+    count = int(duration_s / period + 1e-9)
+    if count < 1:
+        raise AudioError(f"{duration_s:.2f} s is less than one beat")
+    times = np.arange(count + 1) * period
+    return BeatGrid(times, np.arange(count) % 4, bpm, 4, 0.0, "fixed")
+
+
+def track_beats(mono: FloatArray, rate: int) -> BeatGrid:
+    """The beat grid of a song. mono: (samples,) float32 at `rate` (22.05 kHz is what it is for).
+
+    Returns a fixed grid (source "fixed", confidence 0) where no beat is found. Raises AudioError
+    when there is not room for MIN_SONG_BEATS beats.
+    """
+    duration = len(mono) / rate
+    if duration < MIN_SONG_BEATS * 60 / FASTEST_BPM:
+        raise AudioError(f"{duration:.2f} s of audio is too short for {MIN_SONG_BEATS} beats")
+    onsets = onset_envelope(mono, rate)
+    bpm, pulse = estimate_tempo(onsets)
+    if pulse < MIN_PULSE:
+        return fixed_grid(duration)
+    period = 60.0 / bpm
+    frames = _best_path(onsets.flux, period * onsets.frame_rate)
+    # flux at frame t is the rise from t - 1 to t
+    times = np.maximum((frames - 0.5) / onsets.frame_rate, 0.0)
+    if len(times) < 3:
+        return fixed_grid(duration)
+    times = _even(np.sort(_attack_times(times, mono, rate, period)), period)
+    times = _even(_cover(np.maximum(times, 0.0), period, duration), period)
+    times = times[times <= duration]
+    if len(times) < MIN_SONG_BEATS + 1:
+        return fixed_grid(duration)
+    phase, bar = find_bars(onsets, times)
+    confidence = _confidence(onsets, times, pulse)
+    return BeatGrid(times, phase, _fitted_tempo(times), bar, confidence, "tracked")
+
+
+def _resampled(grid: BeatGrid, numerator: int, denominator: int) -> DoubleArray:
+    """Beat times with `numerator` new beats for every `denominator` old ones."""
+    count = grid.n_beats * numerator // denominator
+    places = np.arange(count + 1) * denominator / numerator
+    return np.interp(places, np.arange(len(grid.times)), grid.times)
+
+
+RATIOS: Final[dict[str, tuple[int, int]]] = {
+    "double": (2, 1),
+    "halve": (1, 2),
+    "three_halves": (3, 2),
+}
+
+
+def correct_grid(grid: BeatGrid, how: str | None = None, offset_beats: int = 0) -> BeatGrid:
+    """A person's correction: metrical level ("double", "halve", "three_halves"), then the downbeat
+    moved later by `offset_beats`. Raises AudioError where too few beats would be left."""
+    if how is not None:
+        if how not in RATIOS:
+            raise AudioError(f"unknown beat correction {how!r}; one of {', '.join(RATIOS)}")
+        numerator, denominator = RATIOS[how]
+        first = int(np.argmax(grid.bar_phase == 0))
+        # halving keeps the downbeats: start on one
+        skip = first % denominator
+        part = replace(grid, times=grid.times[skip:], bar_phase=grid.bar_phase[skip:])
+        times = _resampled(part, numerator, denominator)
+        if len(times) - 1 < MIN_SONG_BEATS:
+            raise AudioError(f"{how} would leave {len(times) - 1} beats; {MIN_SONG_BEATS} needed")
+        start = (first - skip) * numerator // denominator
+        phase = (np.arange(len(times) - 1) - start) % grid.beats_per_bar
+        tempo = grid.tempo_bpm * numerator / denominator
+        grid = replace(grid, times=times, bar_phase=phase, tempo_bpm=tempo, source="corrected")
+    if offset_beats:
+        phase = (grid.bar_phase - offset_beats) % grid.beats_per_bar
+        grid = replace(grid, bar_phase=phase, source="corrected")
+    return grid

@@ -1,0 +1,260 @@
+"""Songs on disk and their cached analyses.
+
+A song's id is the first 16 hex digits of the SHA-256 of its file, so a renamed file keeps its
+analysis and a changed one gets a new one. `cache_dir/<song_id>.npz` holds the AudioState and what a
+list of songs shows. A cache file of another feature version, featuriser or beat correction is made
+again; a damaged one is too, with a warning. Writes are atomic.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from rlhf_core.audio import stems
+from rlhf_core.audio.beats import RATIOS, correct_grid, track_beats
+from rlhf_core.audio.corrections import read_corrections
+from rlhf_core.audio.feature_table import FEATURE_VERSION
+from rlhf_core.audio.features import beat_features
+from rlhf_core.audio.io import ANALYSIS_RATE, AUDIO_SUFFIXES, Audio, read_audio, to_analysis
+from rlhf_core.audio.loudness import integrated_loudness
+from rlhf_core.errors import AudioError, CoreError, DataError
+from rlhf_core.files import atomic_path, sha256_of
+from rlhf_core.types import AudioState, BeatGrid, FloatArray
+
+log = logging.getLogger(__name__)
+
+WAVEFORM_POINTS: Final = 400
+SPLITS: Final = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Song:
+    """An analysed song. loudness_lufs is None for silence; waveform: (400,) peaks 0..1."""
+
+    path: Path
+    state: AudioState
+    sample_rate: int
+    duration_s: float
+    channels: int
+    split: str
+    loudness_lufs: float | None
+    waveform: FloatArray
+
+    @property
+    def song_id(self) -> str:
+        return self.state.song_id
+
+    @property
+    def title(self) -> str:
+        return self.path.stem
+
+
+def song_id_of(path: Path) -> str:
+    """16 hex digits of the file's content hash. Raises AudioError when it cannot be read."""
+    try:
+        return sha256_of(path)[:16]
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror}); check the name") from error
+
+
+def find_songs(folder: Path) -> list[Path]:
+    """Audio files directly in a folder, sorted by name; hidden files are left out."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; give one that holds songs")
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file()
+        and path.suffix.lower() in AUDIO_SUFFIXES
+        and not path.name.startswith(".")
+    )
+
+
+def peaks(samples: FloatArray, points: int = WAVEFORM_POINTS) -> FloatArray:
+    """(points,) largest magnitude of each stretch of (frames, channels), for drawing."""
+    if not len(samples):
+        return np.zeros(points, dtype=np.float32)
+    loud = np.maximum(samples.max(axis=1), -samples.min(axis=1))
+    starts = np.arange(points) * len(loud) // points
+    if len(loud) < points:
+        return np.minimum(loud[starts], 1.0).astype(np.float32)
+    return np.minimum(np.maximum.reduceat(loud, starts), 1.0).astype(np.float32)
+
+
+def apply_corrections(grid: BeatGrid, operations: tuple[str, ...]) -> BeatGrid:
+    """The grid after a person's corrections, in order."""
+    for operation in operations:
+        name, _, value = operation.partition(":")
+        if name in RATIOS:
+            grid = correct_grid(grid, name)
+        elif name == "offset":
+            grid = correct_grid(grid, None, int(value))
+        else:
+            first, bar = int(np.argmax(grid.bar_phase == 0)), int(value)
+            phase = (np.arange(grid.n_beats) - first) % bar
+            grid = replace(grid, bar_phase=phase, beats_per_bar=bar, source="corrected")
+    return grid
+
+
+def analyse(
+    audio: Audio, song_id: str, operations: tuple[str, ...] = (), featuriser: str = "fast"
+) -> AudioState:
+    """Beats and features of decoded audio."""
+    mono = to_analysis(audio)
+    try:
+        grid = apply_corrections(track_beats(mono, ANALYSIS_RATE), operations)
+        features = beat_features(mono, ANALYSIS_RATE, grid, featuriser=featuriser)
+    except AudioError as error:
+        raise AudioError(f"{audio.path}: {error}") from error
+    return AudioState(song_id, grid, features, featuriser, stems.SOURCE)
+
+
+def _wanted(featuriser: str, operations: tuple[str, ...]) -> dict[str, Any]:
+    """What a cache file must say about itself to be used."""
+    return {
+        "feature_version": FEATURE_VERSION,
+        "featuriser": featuriser,
+        "corrections": list(operations),
+    }
+
+
+def _write_cache(path: Path, song: Song, wanted: dict[str, Any]) -> None:
+    grid = song.state.grid
+    meta = wanted | {
+        "song_id": song.song_id,
+        "stem_source": song.state.stem_source,
+        "sample_rate": song.sample_rate,
+        "duration_s": song.duration_s,
+        "channels": song.channels,
+        "loudness_lufs": song.loudness_lufs,
+        "tempo_bpm": grid.tempo_bpm,
+        "beats_per_bar": grid.beats_per_bar,
+        "beat_confidence": grid.confidence,
+        "beat_source": grid.source,
+    }
+    with atomic_path(path) as temporary:
+        np.savez(
+            temporary,
+            times=grid.times,
+            bar_phase=grid.bar_phase,
+            features=song.state.features,
+            waveform=song.waveform,
+            meta=np.array(json.dumps(meta)),
+        )
+
+
+def _read_cache(cache: Path, path: Path, split: str, wanted: dict[str, Any]) -> Song | None:
+    """The song from its cache file; None where it must be analysed (again)."""
+    if not cache.exists():
+        return None
+    try:
+        with np.load(cache, allow_pickle=False) as data:
+            meta = json.loads(str(data["meta"]))
+            stale = [key for key, value in wanted.items() if meta.get(key) != value]
+            if stale:
+                log.info("%s: analysed again, because %s changed", path.name, ", ".join(stale))
+                return None
+            grid = BeatGrid(
+                data["times"],
+                data["bar_phase"],
+                float(meta["tempo_bpm"]),
+                int(meta["beats_per_bar"]),
+                float(meta["beat_confidence"]),
+                str(meta["beat_source"]),
+            )
+            state = AudioState(
+                meta["song_id"], grid, data["features"], meta["featuriser"], meta["stem_source"]
+            )
+            waveform = data["waveform"]
+        return Song(
+            path,
+            state,
+            int(meta["sample_rate"]),
+            float(meta["duration_s"]),
+            int(meta["channels"]),
+            split,
+            meta["loudness_lufs"],
+            waveform,
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("%s: the cache file %s is damaged (%s); analysing again", path, cache, error)
+    except AudioError as error:
+        log.warning(
+            "%s: the cache file %s makes no sense (%s); analysing again", path, cache, error
+        )
+    return None
+
+
+def load_song(
+    path: str | Path, cache_dir: str | Path, *, featuriser: str = "fast", split: str = "train"
+) -> Song:
+    """A song from the cache, or analysed and cached. Raises AudioError when it cannot be used."""
+    path, cache_dir = Path(path), Path(cache_dir)
+    if not path.is_file() or path.stat().st_size == 0:
+        read_audio(path)  # says why in words
+    song_id = song_id_of(path)
+    operations = read_corrections(cache_dir, song_id)
+    wanted, cache = _wanted(featuriser, operations), cache_dir / f"{song_id}.npz"
+    cached = _read_cache(cache, path, split, wanted)
+    if cached is not None:
+        return cached
+    audio = read_audio(path)
+    state = analyse(audio, song_id, operations, featuriser)
+    loudness = integrated_loudness(audio.samples, audio.sample_rate)
+    song = Song(
+        path,
+        state,
+        audio.sample_rate,
+        audio.duration_s,
+        audio.channels,
+        split,
+        loudness if np.isfinite(loudness) else None,
+        peaks(audio.samples),
+    )
+    _write_cache(cache, song, wanted)
+    return song
+
+
+def default_cache_dir(data_dir: Path) -> Path:
+    return data_dir / ".cache"
+
+
+def load_library(
+    data_dir: str | Path,
+    cache_dir: str | Path | None = None,
+    split: str = "train",
+    featuriser: str = "fast",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[Song]:
+    """The usable songs of data_dir/<split>, sorted by name.
+
+    progress(done, total, title) is called after each file. A file that cannot be used is logged as
+    a warning and left out; DataError when the folder is missing or none is usable.
+    """
+    data_dir = Path(data_dir)
+    if split not in SPLITS:
+        raise DataError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
+    folder, cache = data_dir / split, Path(cache_dir or default_cache_dir(data_dir))
+    songs: list[Song] = []
+    reasons: list[str] = []
+    paths = find_songs(folder)
+    for done, path in enumerate(paths, 1):
+        try:
+            songs.append(load_song(path, cache, featuriser=featuriser, split=split))
+        except CoreError as error:
+            reasons.append(str(error))
+            log.warning("left out: %s", error)
+        if progress is not None:
+            progress(done, len(paths), path.stem)
+    if not songs:
+        why = "; ".join(reasons) or "it holds no WAV, FLAC, OGG or MP3 files"
+        raise DataError(f"{folder}: no usable song ({why})")
+    return songs
