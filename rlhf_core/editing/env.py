@@ -102,6 +102,8 @@ class AudioEditingEnv(gymnasium.Env[FloatArray, np.int64]):
         return self._observation(step), {"action_mask": step.mask[0].numpy(), "item": index}
 
     def step(self, action: np.int64 | int) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
+        if not 0 <= int(action) < N_ACTIONS:
+            raise EditError(f"action {action} is not one of 0..{N_ACTIONS - 1}")
         step = self._shell.step(torch.tensor([int(action)]))
         done = bool(step.done[0])
         info: dict[str, Any] = {"action_mask": step.mask[0].numpy()}

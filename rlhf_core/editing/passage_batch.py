@@ -133,7 +133,8 @@ class PassageBatch:
         Between "what would have followed" and "what follows" this predicts how far a rendered
         join stands out (Spearman median .69; adjacent beats alone .37).
         """
-        sound = self.standardised[..., list(_SOUND)]
+        # In double precision: like contexts are small differences of large sums.
+        sound = self.standardised[..., list(_SOUND)].double()
         norm = sound.square().sum(-1)
         square = norm[:, :, None] + norm[:, None, :] - 2 * sound @ sound.transpose(1, 2)
         square = square.clamp(min=0) / (2 * len(_SOUND))
@@ -144,7 +145,7 @@ class PassageBatch:
             end = self.width - ahead
             total[:, :end, :end] += square[:, ahead:, ahead:]
             count[:, :end, :end] += both[:, ahead:, ahead:]
-        return (total / count.clamp(min=1)).sqrt()
+        return (total / count.clamp(min=1)).sqrt().to(self.features.dtype)
 
     @cached_property
     def median_duration(self) -> Tensor:

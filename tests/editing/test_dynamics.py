@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -78,18 +80,18 @@ def test_last_kept_and_joins_agree_with_the_edl_of_the_edit_so_far(case: Case) -
     state = dynamics.initial(batch)
     for beat in range(batch.width):
         for row in torch.nonzero(dynamics.free(batch, state))[:, 0].tolist():
-            grid, passage = case.items[row][0].grid, case.items[row][1]
+            grid = case.items[row][0].grid
             sounding = _sounding(state.actions[row, :beat].tolist(), grid.beats_per_bar)
             assert int(state.last_kept[row]) == (sounding[-1][0] if sounding else -1)
             assert int(state.output_beats[row]) == len(sounding)
-            joins = [
-                i + 1
-                for i, (a, b) in enumerate(
-                    zip(sounding, [*sounding[1:], (None, False)], strict=True)
-                )
-                if (b[0] is not None and b[0] != a[0] + 1) or a[1] or b[1]
+            straight = [
+                b == a + 1 and not (a_back or b_back)
+                for (a, a_back), (b, b_back) in pairwise(sounding)
             ]
-            assert int(state.counters.last_join[row]) == max(joins, default=0), passage
+            joins = [place + 1 for place, on in enumerate(straight) if not on]
+            if sounding and sounding[-1][1]:  # whatever follows a reversed beat is a join
+                joins.append(len(sounding))
+            assert int(state.counters.last_join[row]) == max(joins, default=0)
         state = dynamics.transition(batch, state, case.padded[:, beat])
 
 
@@ -226,3 +228,16 @@ def test_wrong_shapes_and_ids_are_refused(make_state) -> None:
         dynamics.replay(batch, torch.full((1, 20), 10))
     with pytest.raises(EditError, match="ends at beat 24"):
         dynamics.PassageBatch.from_passages([(make_state(0, 20), Passage(0, 24))])
+
+
+def test_context_distance_by_hand(make_state) -> None:
+    state = make_state(2, 20)
+    items = [(state, Passage(0, 20)), (make_state(3, 30), Passage(0, 30))]
+    batch = dynamics.PassageBatch.from_passages(items)
+    values = state.features[:, [*range(52), *range(109, 121)]].astype(np.float64)
+    standard = np.clip((values - values.mean(0)) / values.std(0), -5, 5)
+    got = batch.context_distance[0].numpy()
+    for i, j in [(0, 0), (2, 9), (11, 4), (18, 3), (17, 19)]:
+        ahead = range(min(4, 20 - max(i, j)))
+        square = np.mean([np.mean((standard[i + k] - standard[j + k]) ** 2) for k in ahead])
+        assert got[i, j] == pytest.approx(np.sqrt(square / 2), abs=1e-5)
