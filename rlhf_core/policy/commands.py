@@ -1,0 +1,68 @@
+"""What the commands of policy learning share: exit codes, logging, devices, threads."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+import torch
+
+from rlhf_core.errors import ConfigError, CoreError
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+OUT_OF_MEMORY = (
+    "the GPU ran out of memory. Lower --n_steps or --minibatch, or use --device cpu (the policy "
+    "is small: one or two cores are quick enough)."
+)
+
+
+def guarded(body: Callable[[], None]) -> int:
+    """Run a command's body: 0 when done, 2 on an error that it explains, 130 on Ctrl-C."""
+    try:
+        body()
+    except CoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def start_logging(level: str = "INFO") -> None:
+    """Messages of the package to the terminal, from `level` up; log files get INFO at least."""
+    if level.upper() not in LOG_LEVELS:
+        raise ConfigError(f"--log_level {level!r} is not one of {', '.join(LOG_LEVELS)}")
+    package = logging.getLogger("rlhf_core")
+    package.setLevel(min(logging.INFO, logging.getLevelNamesMapping()[level.upper()]))
+    handler = logging.StreamHandler()
+    handler.setLevel(level.upper())
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    for old in [h for h in package.handlers if type(h) is logging.StreamHandler]:
+        package.removeHandler(old)
+    package.addHandler(handler)
+
+
+def check_device(name: str) -> str:
+    """The device if this machine has it, else ConfigError saying which ones it has."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name!r} is not a device; try cpu or cuda:0") from error
+    if device.type == "cpu":
+        return name
+    if device.type != "cuda":
+        raise ConfigError(f"--device {name!r}: only cpu and cuda devices are supported")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        have = f"it has {count} CUDA device(s)" if count else "it has no CUDA device"
+        raise ConfigError(f"--device {name}: not on this machine, {have}. Use --device cpu.")
+    return name
+
+
+def use_threads(count: int) -> None:
+    """Set torch's threads deliberately: on small batches more are slower, not faster."""
+    if count < 1:
+        raise ConfigError(f"--threads is {count}, must be at least 1")
+    torch.set_num_threads(count)

@@ -1,0 +1,160 @@
+"""Proximal policy optimisation on whole episodes, held near a reference policy.
+
+A passage's reward comes at its end, gamma is 1, and advantages are estimated per episode.
+Minibatches are whole episodes, because the encoder reads whole passages. Their loss is
+
+    clipped objective + value_weight * value loss - entropy_weight * entropy
+    + kl_weight * KL(policy || reference), exact over the ten actions of each free decision,
+
+and kl_weight follows the measured KL: up when it passes `kl_target`, down when it is well below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf_core.errors import ConfigError
+from rlhf_core.policy.agent import Agent
+from rlhf_core.policy.losses import (
+    clipped_objective,
+    entropy,
+    explained_variance,
+    gae,
+    kl_categorical,
+    masked_mean,
+    normalise,
+    value_loss,
+)
+from rlhf_core.policy.rollout import Rollout, evaluate, taken
+
+KL_WEIGHT_RANGE = (1e-3, 20.0)
+KL_WEIGHT_STEP = 1.5
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Hyper-parameters. KLs are in nats per free decision.
+
+    update_kl: an update's epochs end once the policy is this far from where they began.
+    kl_target: how far from the reference the policy may settle; kl_weight is where the penalty
+        begins (0 switches it off).
+    """
+
+    lr: float = 1e-3
+    epochs: int = 5
+    minibatch_episodes: int = 8
+    clip: float = 0.2
+    gamma: float = 1.0
+    gae_lambda: float = 0.95
+    value_weight: float = 0.5
+    entropy_weight: float = 0.003
+    max_grad_norm: float = 0.5
+    update_kl: float = 0.03
+    kl_target: float = 0.15
+    kl_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        positive = (self.lr, self.epochs, self.minibatch_episodes, self.clip, self.max_grad_norm)
+        if min(positive) <= 0 or min(self.update_kl, self.kl_target) <= 0:
+            raise ConfigError(f"PPO settings must be positive: {self}")
+        if not (0 < self.gamma <= 1 and 0 <= self.gae_lambda <= 1):
+            raise ConfigError(f"gamma {self.gamma} and gae_lambda {self.gae_lambda} lie in 0..1")
+
+
+class PPOTrainer:
+    """Updates one agent. State beside the weights: the optimiser and the KL penalty's weight."""
+
+    def __init__(self, agent: Agent, reference: Agent, config: PPOConfig | None = None) -> None:
+        self.agent, self.reference = agent, reference
+        self.config = config or PPOConfig()
+        self.kl_weight = self.config.kl_weight
+        self.optimizer = torch.optim.Adam(agent.parameters(), lr=self.config.lr, eps=1e-5)
+
+    def update(
+        self, rollout: Rollout, rewards: Tensor, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Learn from one roll-out. rewards: (B,) one number per episode, paid at its end."""
+        config = self.config
+        advantages, returns = self._advantages(rollout, rewards)
+        with torch.no_grad():
+            reference, _ = evaluate(self.reference, rollout)
+        size, logs, stopped = len(rewards), [], False
+        for _ in range(config.epochs):
+            order = torch.randperm(size, generator=generator).to(rewards.device)
+            epoch = [
+                self._step(rollout.select(rows), advantages[rows], returns[rows], reference[rows])
+                for rows in order.split(config.minibatch_episodes)
+            ]
+            logs += epoch
+            if sum(log["approx_kl"] for log in epoch) / len(epoch) > config.update_kl:
+                stopped = True
+                break
+        result = {key: sum(log[key] for log in logs) / len(logs) for key in logs[0]}
+        with torch.no_grad():
+            after, _ = evaluate(self.agent, rollout)
+            result["kl_reference"] = float(
+                masked_mean(kl_categorical(after, reference), rollout.free)
+            )
+        self._adapt(result["kl_reference"])
+        result["explained_variance"] = explained_variance(
+            rollout.values, returns, rollout.batch.valid
+        )
+        result |= {"kl_weight": self.kl_weight, "stopped_early": float(stopped)}
+        return result
+
+    def _advantages(self, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
+        valid = rollout.batch.valid
+        paid = torch.zeros_like(rollout.values)
+        last = (rollout.batch.lengths - 1).unsqueeze(-1)
+        paid.scatter_(1, last, rewards.unsqueeze(-1).to(paid.dtype))
+        advantages, returns = gae(
+            paid, rollout.values, valid, self.config.gamma, self.config.gae_lambda
+        )
+        return normalise(advantages, rollout.free), returns
+
+    def _step(
+        self, part: Rollout, advantages: Tensor, returns: Tensor, reference: Tensor
+    ) -> dict[str, float]:
+        config, free = self.config, part.free
+        log_probs, values = evaluate(self.agent, part)
+        policy, approx_kl, clipped = clipped_objective(
+            taken(log_probs, part.actions), part.log_probs, advantages, free, config.clip
+        )
+        value = value_loss(values, returns, part.batch.valid)
+        randomness = masked_mean(entropy(log_probs), free)
+        drift = masked_mean(kl_categorical(log_probs, reference), free)
+        loss = policy + config.value_weight * value - config.entropy_weight * randomness
+        if config.kl_weight > 0:
+            loss = loss + self.kl_weight * drift
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
+        self.optimizer.step()
+        return {
+            "policy_loss": float(policy.detach()),
+            "value_loss": float(value.detach()),
+            "approx_kl": float(approx_kl),
+            "clip_fraction": float(clipped),
+            "entropy": float(randomness.detach()),
+            "grad_norm": float(norm),
+        }
+
+    def _adapt(self, drift: float) -> None:
+        if self.config.kl_weight <= 0:
+            return
+        low, high = KL_WEIGHT_RANGE
+        if drift > 1.2 * self.config.kl_target:
+            self.kl_weight = min(high, self.kl_weight * KL_WEIGHT_STEP)
+        elif drift < self.config.kl_target / 1.2:
+            self.kl_weight = max(low, self.kl_weight / KL_WEIGHT_STEP)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "kl_weight": self.kl_weight}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.kl_weight = float(state["kl_weight"])

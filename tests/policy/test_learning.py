@@ -1,0 +1,135 @@
+"""PPO and DPO each solve a toy; an update touches nothing but the agent that it trains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlhf_core.editing.actions import Action
+from rlhf_core.editing.dynamics import PassageBatch
+from rlhf_core.errors import ConfigError
+from rlhf_core.policy.agent import Agent
+from rlhf_core.policy.dpo import DPOConfig, DPOTrainer, PairBatch
+from rlhf_core.policy.ppo import PPOConfig, PPOTrainer
+from rlhf_core.policy.rewards import Item, RewardSource
+from rlhf_core.policy.rollout import collect, evaluate
+from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
+
+FREE = PPOConfig(lr=3e-3, kl_weight=0.0, kl_target=10.0)
+
+
+def keep_ratio(agent: Agent, items: list[Item], seed: int = 99) -> float:
+    batch = PassageBatch.from_passages(items * 4)
+    rollout = collect(agent, batch, torch.Generator().manual_seed(seed))
+    return float((rollout.actions != Action.CUT)[batch.valid].float().mean())
+
+
+def test_ppo_learns_to_cut(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+) -> None:
+    before = keep_ratio(small_agent, items)
+    config = TrainingConfig(total_steps=12_000, n_steps=600, save_interval=100_000)
+    trainer = RLHFTrainer(small_agent, items, likes_cuts, tmp_path, config, ppo=FREE)
+    trainer.train()
+    after = keep_ratio(small_agent, items)
+    assert after < before - 0.3, (before, after)
+    rewards = trainer.columns["total_reward"]
+    assert sum(rewards[-3:]) > sum(rewards[:3]) + 0.9
+
+
+def test_the_kl_penalty_holds_the_policy_back(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+) -> None:
+    config = TrainingConfig(total_steps=9_000, n_steps=600, save_interval=100_000)
+    drift = {}
+    for name, ppo in {"free": FREE, "held": replace(FREE, kl_weight=0.5, kl_target=0.03)}.items():
+        agent = copy_of(small_agent).requires_grad_(True)
+        trainer = RLHFTrainer(agent, items, likes_cuts, tmp_path / name, config, ppo=ppo)
+        trainer.train()
+        drift[name] = trainer.columns["kl_reference"][-1]
+        assert trainer.columns["kl_reference"][0] > 0
+    assert drift["held"] < 0.5 * drift["free"], drift
+
+
+def test_dpo_on_ranked_pairs_learns_to_cut(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+) -> None:
+    before = keep_ratio(small_agent, items)
+    config = TrainingConfig("dpo", total_steps=12_000, n_steps=1200, save_interval=100_000)
+    dpo = DPOConfig(lr=3e-3, beta=0.05, minibatch_pairs=5)
+    trainer = RLHFTrainer(small_agent, items, likes_cuts, tmp_path, config, dpo=dpo)
+    trainer.train()
+    assert keep_ratio(small_agent, items) < before - 0.15
+    assert trainer.columns["value_loss"] == [None] * len(trainer.columns["step"])
+    assert sum(trainer.columns["accuracy"][-3:]) / 3 > 0.55
+    assert sum(trainer.columns["margin"][-3:]) > 0
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo"])
+def test_dpo_on_given_pairs_prefers_the_chosen(
+    small_agent: Agent, items: list[Item], loss: str
+) -> None:
+    """Side a cuts every other bar, side b reverses it: b wins the first half, a the second."""
+    batch = PassageBatch.from_passages(items)
+    every_other = (torch.arange(batch.width) // 4 % 2 == 1).expand(batch.size, -1)
+    cut = torch.where(every_other & batch.valid, int(Action.CUT), 0)
+    turned = torch.where(every_other & batch.valid, int(Action.REVERSE), 0)
+    winner = torch.arange(batch.size) % 2 == 1
+    pairs = PairBatch(
+        batch,
+        torch.where(winner[:, None], cut, turned),
+        torch.where(winner[:, None], turned, cut),
+        winner.float(),
+    )  # the cut edit wins every pair, from either side
+    config = DPOConfig(loss=loss, lr=3e-3, beta=0.1, label_smoothing=0.0)
+    trainer = DPOTrainer(small_agent, copy_of(small_agent), config)
+    start, _ = trainer.loss(pairs)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(15):
+        trainer.update(pairs, generator)
+    end, log = trainer.loss(pairs)
+    assert log["accuracy"] == 1.0 and end < start
+    assert log["chosen_log_prob"] > log["rejected_log_prob"]
+
+
+def test_at_the_reference_dpo_knows_nothing(small_agent: Agent, items: list[Item]) -> None:
+    """Policy = reference: every margin is 0, the sigmoid loss ln 2, accuracy a coin's."""
+    batch = PassageBatch.from_passages(items)
+    generator = torch.Generator().manual_seed(0)
+    a, b = (collect(small_agent, batch, generator).actions for _ in range(2))
+    label = torch.tensor([1.0, 0.0] * (batch.size // 2))
+    trainer = DPOTrainer(small_agent, copy_of(small_agent))
+    loss, log = trainer.loss(PairBatch(batch, a, b, label))
+    assert loss.item() == pytest.approx(0.6931472, abs=1e-5)
+    assert log["accuracy"] == 0.5 and log["margin"] == 0 and log["kl_reference"] == 0
+
+
+def test_an_update_at_zero_advantage_moves_only_the_value(
+    small_agent: Agent, items: list[Item]
+) -> None:
+    """Minibatched or not, the reference stays, and the first step's ratio is 1."""
+    batch = PassageBatch.from_passages(items)
+    rollout = collect(small_agent, batch, torch.Generator().manual_seed(0))
+    reference = copy_of(small_agent)
+    frozen = {name: value.clone() for name, value in reference.state_dict().items()}
+    trainer = PPOTrainer(small_agent, reference, PPOConfig(epochs=1, minibatch_episodes=99))
+    log = trainer.update(rollout, torch.randn(batch.size), torch.Generator().manual_seed(0))
+    assert log["approx_kl"] == pytest.approx(0, abs=1e-6) and log["clip_fraction"] == 0
+    assert all(torch.equal(frozen[n], v) for n, v in reference.state_dict().items())
+    before, _ = evaluate(reference, rollout)
+    after, _ = evaluate(small_agent, rollout)
+    assert not torch.equal(before, after)
+
+
+def test_settings_check_themselves() -> None:
+    for wrong in ({"gamma": 0.0}, {"lr": -1.0}, {"epochs": 0}):
+        with pytest.raises(ConfigError):
+            PPOConfig(**wrong)
+    for wrong in ({"loss": "hinge"}, {"label_smoothing": 0.5}, {"beta": 0.0}):
+        with pytest.raises(ConfigError):
+            DPOConfig(**wrong)
+    with pytest.raises(ConfigError, match="algorithm"):
+        TrainingConfig("sarsa")

@@ -1,0 +1,175 @@
+"""The loop: exact resuming, what it writes, and how it stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlhf_core import history
+from rlhf_core.checkpoints import load_checkpoint
+from rlhf_core.editing.dynamics import PassageBatch
+from rlhf_core.errors import CheckpointError, DataError
+from rlhf_core.policy.agent import Agent, agent_from_content, load_policy
+from rlhf_core.policy.rewards import EditRewards, Item, RewardSource
+from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
+from rlhf_core.runs import RunFolder, read_lines, running
+
+
+def config(steps: int, algorithm: str = "ppo", interval: int = 600) -> TrainingConfig:
+    return TrainingConfig(algorithm, steps, n_steps=300, save_interval=interval, plot_every=1000)
+
+
+def weights(agent: Agent) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in agent.state_dict().items()}
+
+
+def fresh(agent: Agent) -> Agent:
+    return copy_of(agent).requires_grad_(True)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "dpo"])
+def test_resuming_is_as_if_never_stopped(
+    small_agent: Agent,
+    items: list[Item],
+    likes_cuts: RewardSource,
+    tmp_path: Path,
+    algorithm: str,
+) -> None:
+    """Two updates, stop, two more: the same weights and history as four, to the last bit."""
+    straight = RLHFTrainer(
+        fresh(small_agent), items, likes_cuts, tmp_path / "a", config(1200, algorithm)
+    )
+    straight.train()
+    first = RLHFTrainer(
+        fresh(small_agent), items, likes_cuts, tmp_path / "b", config(600, algorithm)
+    )
+    first.train()
+    path = tmp_path / "b/models/checkpoint_600.pt"
+    content = load_checkpoint(path, "policy")
+    agent = agent_from_content(path, content)
+    second = RLHFTrainer(agent, items, likes_cuts, tmp_path / "c", config(1200, algorithm))
+    second.restore(path, content["training"])
+    assert second.episode == first.episode and 0 < second.step < 1200
+    second.train()
+    assert second.columns == straight.columns
+    left, right = weights(straight.agent), weights(second.agent)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert torch.equal(straight.generator.get_state(), second.generator.get_state())
+
+
+def test_same_seed_same_weights(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+) -> None:
+    ends = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        made = TrainingConfig(total_steps=600, n_steps=300, seed=seed)
+        trainer = RLHFTrainer(fresh(small_agent), items, likes_cuts, tmp_path / name, made)
+        trainer.train()
+        ends.append(torch.cat([value.flatten() for value in weights(trainer.agent).values()]))
+    assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
+
+
+def test_outputs(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path, "train-policy")
+    trainer = RLHFTrainer(small_agent, items, likes_cuts, tmp_path, config(2000, interval=700))
+    trainer.run = run
+    results = trainer.train()
+    names = {path.name for path in (tmp_path / "models").iterdir()}
+    assert names == {
+        "policy_best.pt", "policy_final.pt", "checkpoint_700.pt", "checkpoint_1400.pt",
+    } | ({"checkpoint_2100.pt"} if trainer.step >= 2100 else set())  # fmt: skip
+    written = json.loads((tmp_path / "logs/training_history.json").read_text())
+    assert set(history.REQUIRED) <= set(written)
+    assert written["episode"] == list(range(len(written["step"])))
+    assert written["step"][0] == 0 and written["step"] == sorted(set(written["step"]))
+    assert read_lines(tmp_path / "metrics.jsonl") == history.rows(written)
+    assert results["steps"] == trainer.step >= 2000
+    assert (tmp_path / "logs/training.log").read_text().count("episode") >= 1
+    assert (tmp_path / "logs/training_progress.png").read_bytes()[:4] == b"\x89PNG"
+    assert load_checkpoint(tmp_path / "models/checkpoint_700.pt", "policy")["step"] >= 700
+    saved = load_policy(tmp_path / "models/policy_final.pt")
+    assert all(torch.equal(weights(saved)[n], v) for n, v in weights(small_agent).items())
+    assert trainer.load_training_history() == trainer.columns
+
+
+def test_nothing_saved_depends_on_the_total(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+) -> None:
+    """The checkpoint of a long run equals the one that a short run wrote at the same step."""
+    states = []
+    for name, total in (("short", 700), ("long", 1500)):
+        trainer = RLHFTrainer(fresh(small_agent), items, likes_cuts, tmp_path / name, config(total))
+        trainer.train()
+        content = load_checkpoint(tmp_path / name / "models/checkpoint_600.pt", "policy")
+        content["training"].pop("config")
+        states.append(content)
+    assert states[0]["step"] == states[1]["step"]
+    assert all(
+        torch.equal(states[0]["state_dict"][n], states[1]["state_dict"][n])
+        for n in states[0]["state_dict"]
+    )
+    assert states[0]["training"]["history"] == states[1]["training"]["history"]
+
+
+def test_a_stop_signal_saves_a_checkpoint_and_says_how_to_go_on(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+) -> None:
+    calls = 0
+
+    def stops(batch: PassageBatch, actions: Tensor, items: Sequence[Item]) -> EditRewards:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return likes_cuts(batch, actions, items)
+
+    run = RunFolder(tmp_path, "train-policy")
+    trainer = RLHFTrainer(small_agent, items, stops, tmp_path, config(10_000, interval=50_000))
+    with pytest.raises(KeyboardInterrupt), running(run):
+        trainer.train()
+    assert trainer.episode == 2
+    path = tmp_path / f"models/checkpoint_{trainer.step}.pt"
+    assert load_checkpoint(path, "policy")["training"]["episode"] == 2
+    assert f"--checkpoint {path}" in (tmp_path / "logs/training.log").read_text()
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "cancelled"
+
+
+def test_another_algorithm_cannot_be_resumed(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+) -> None:
+    trainer = RLHFTrainer(small_agent, items, likes_cuts, tmp_path, config(300))
+    other = RLHFTrainer(small_agent, items, likes_cuts, tmp_path, config(300, "dpo"))
+    with pytest.raises(CheckpointError, match="--algorithm"):
+        other.restore(tmp_path / "x.pt", trainer.state())
+
+
+def test_history_refuses_what_is_no_history(tmp_path: Path) -> None:
+    row: dict[str, history.Value] = dict.fromkeys(history.REQUIRED, 1.0)
+    columns: history.Columns = {}
+    history.append(columns, {**row, "extra": float("nan")})
+    assert columns["extra"] == [None]
+    with pytest.raises(DataError, match="extra"):
+        history.append(columns, row)
+    with pytest.raises(DataError, match="policy_loss"):
+        history.append({}, {k: v for k, v in row.items() if k != "policy_loss"})
+    path = tmp_path / "history.json"
+    history.save(path, columns)
+    assert history.load(path) == columns
+    for text, problem in (
+        ("{", "cannot be read"),
+        ("[]", "not a training history"),
+        (json.dumps({**columns, "step": []}), "unequal"),
+        (json.dumps({**columns, "step": ["x"]}), "no number"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=problem):
+            history.load(path)
