@@ -1,0 +1,173 @@
+"""What a reward checkpoint holds beside the weights, and reading and writing it.
+
+    config        sizes of the network           model      its weights, normaliser included
+    posterior     mean and covariance of w       prior      what the bootstrap says before any vote
+    reference     embeddings of fixed edits, and mu, sigma of both reward terms from them
+    attributes    names, mean and deviation of the attributes that the trunk was trained to predict
+    metrics       figures measured when it was made
+
+Trunk, prior and reference edits come from the bootstrap and are handed on unchanged, so a reward
+fitted later starts from the same prior and its mu and sigma come from the same edits.
+Votes identify differences within a passage only, so sigma is the deviation within passages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlhf_core.checkpoints import load_checkpoint, save_checkpoint
+from rlhf_core.errors import CheckpointError, ConfigError
+from rlhf_core.reward.model import LearnedRewardModel, RewardModelConfig
+from rlhf_core.reward.posterior import HeadPrior
+from rlhf_core.types import DoubleArray, IntArray
+
+KIND = "reward_model"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The fixed reference edits. embeddings (R, D) float32; passage (R,) which passage each is of.
+
+    dense_mu, dense_sigma: mean, and deviation within passages, of the dense reward of those edits.
+    """
+
+    embeddings: Tensor
+    passage: Tensor
+    dense_mu: float
+    dense_sigma: float
+
+    def scale_of(self, weights: Tensor) -> tuple[float, float]:
+        """Mean, and deviation within passages, of w·phi over the reference edits."""
+        scores = (self.embeddings.double() @ weights.double()).cpu().numpy()
+        return spread_within(scores, self.passage.cpu().numpy())
+
+    def pair_covariance(self) -> DoubleArray:
+        """Covariance (D, D) of phi(a) - phi(b), a and b two reference edits of one passage."""
+        centred = centre_within(self.embeddings.double().cpu().numpy(), self.passage.cpu().numpy())
+        groups = len(np.unique(self.passage.cpu().numpy()))
+        covariance: DoubleArray = 2 * centred.T @ centred / (len(centred) - groups)
+        return covariance
+
+
+@dataclass(frozen=True)
+class RewardCheckpoint:
+    """A reward model version in memory. mean (D,), covariance (D, D) of w; mu, sigma of w·phi."""
+
+    model: LearnedRewardModel
+    mean: Tensor
+    covariance: Tensor
+    prior: HeadPrior
+    reference: Reference
+    mu: float
+    sigma: float
+    attributes: dict[str, Any]
+    metrics: dict[str, Any]
+    lineage: dict[str, Any]
+
+    def content(self) -> dict[str, Any]:
+        """As plain values and tensors."""
+        return {
+            "config": asdict(self.model.config),
+            "model": self.model.state_dict(),
+            "posterior": {"mean": self.mean, "covariance": self.covariance},
+            "prior": {
+                "family": torch.from_numpy(self.prior.family),
+                "isotropic": torch.from_numpy(self.prior.isotropic),
+            },
+            "reference": {
+                "embeddings": self.reference.embeddings,
+                "passage": self.reference.passage,
+                "mu": self.mu,
+                "sigma": self.sigma,
+                "dense_mu": self.reference.dense_mu,
+                "dense_sigma": self.reference.dense_sigma,
+            },
+            "attributes": self.attributes,
+            "metrics": self.metrics,
+            "lineage": self.lineage,
+        }
+
+    def save(self, path: Path) -> None:
+        save_checkpoint(path, KIND, self.content())
+
+
+def centre_within(values: DoubleArray, passage: IntArray) -> DoubleArray:
+    """Values (R, …) less the mean of those of the same passage (R,)."""
+    _, index, counts = np.unique(passage, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), *values.shape[1:]))
+    np.add.at(sums, index, values)
+    means = sums / counts.reshape(-1, *[1] * (values.ndim - 1))
+    return values - means[index]
+
+
+def spread_within(values: DoubleArray, passage: IntArray) -> tuple[float, float]:
+    """Mean of values (R,), and their pooled standard deviation within passages."""
+    groups = len(np.unique(passage))
+    if len(values) <= groups:
+        raise ConfigError("reference edits need at least two edits of a passage")
+    centred = centre_within(values, passage)
+    return float(values.mean()), float(np.sqrt((centred**2).sum() / (len(values) - groups)))
+
+
+def load_reward(path: Path, device: str = "cpu") -> RewardCheckpoint:
+    """Read a reward checkpoint. Raises CheckpointError when it is not whole or not usable."""
+    return reward_from_content(load_checkpoint(path, KIND, device), str(path), device)
+
+
+def reward_from_content(data: dict[str, Any], name: str, device: str = "cpu") -> RewardCheckpoint:
+    """Rebuild a version from `RewardCheckpoint.content`. name: what to call it in errors."""
+    try:
+        known = {field.name for field in fields(RewardModelConfig)}
+        if set(data["config"]) != known:
+            raise CheckpointError(f"{name}: its configuration {data['config']} is of another kind")
+        model = LearnedRewardModel(RewardModelConfig(**data["config"])).to(device)
+        model.load_state_dict(data["model"])
+        reference, posterior = data["reference"], data["posterior"]
+        checkpoint = RewardCheckpoint(
+            model=model.eval().requires_grad_(False),
+            mean=posterior["mean"].to(device),
+            covariance=posterior["covariance"].to(device),
+            prior=HeadPrior(
+                data["prior"]["family"].cpu().numpy(), data["prior"]["isotropic"].cpu().numpy()
+            ),
+            reference=Reference(
+                reference["embeddings"],
+                reference["passage"],
+                float(reference["dense_mu"]),
+                float(reference["dense_sigma"]),
+            ),
+            mu=float(reference["mu"]),
+            sigma=float(reference["sigma"]),
+            attributes=dict(data["attributes"]),
+            metrics=dict(data["metrics"]),
+            lineage=dict(data["lineage"]),
+        )
+    except (KeyError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
+        first = str(error).splitlines()[0] if str(error) else ""
+        raise CheckpointError(
+            f"{name}: the reward checkpoint is not whole ({type(error).__name__}: {first}). "
+            "Restore it from a backup or train again."
+        ) from error
+    _check(checkpoint, name)
+    return checkpoint
+
+
+def _check(checkpoint: RewardCheckpoint, name: str) -> None:
+    width = checkpoint.model.config.d_model
+    shapes = (tuple(checkpoint.mean.shape), tuple(checkpoint.covariance.shape))
+    if shapes != ((width,), (width, width)):
+        raise CheckpointError(f"{name}: posterior of shapes {shapes} for {width} dimensions")
+    tensors = [checkpoint.mean, checkpoint.covariance, *checkpoint.model.state_dict().values()]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        raise CheckpointError(f"{name}: holds weights that are not finite. Train it again.")
+    if not (checkpoint.sigma > 0 and checkpoint.reference.dense_sigma > 0):
+        raise CheckpointError(
+            f"{name}: sigma {checkpoint.sigma} and {checkpoint.reference.dense_sigma} must be "
+            "positive: the reward would not tell edits apart. Train it again."
+        )

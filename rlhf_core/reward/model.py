@@ -1,0 +1,246 @@
+"""The reward model: how much an edit of a passage would be liked, as one number.
+
+`LearnedRewardModel` reads, for each beat of a passage, 125 values (121 beat features as the
+featuriser gives them, not normalised, and the 4 edit-aware ones) and the id of the action, runs a
+pre-norm transformer over the beats and pools them into an embedding phi; the score is w·phi.
+
+Conventions: B edits, T beats (padded), D = d_model; `mask` is True on valid beats. Padding changes
+nothing: padded beats are zeroed before they can be seen and excluded from attention and pooling.
+Scores are logits: score(a) - score(b) is the log odds of "a is preferred", and only differences
+within a passage mean anything. No clamp here: that belongs to `LearnedRewardConfig`.
+
+Sources: Vaswani et al. 2017 (attention), Xiong et al. 2020 (pre-norm), Su et al. 2021 (rotary
+positions), Christiano et al. 2017 (a reward from comparisons).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlhf_core.audio.feature_table import BEAT_FEATURES, EDIT_FEATURES, INPUT_FEATURES
+from rlhf_core.editing.actions import N_ACTIONS, Action
+from rlhf_core.errors import ConfigError, DataError
+
+OUTPUT_POSITION = EDIT_FEATURES.index("output_position")
+POOL_SHRINK = 2.0  # beats of nothing added to every mean: three cut beats say less than thirty
+NORMAL_LIMIT = 5.0  # normalised beat features are cut here: one odd beat must not rule a score
+MIN_SPREAD = 0.02  # of a column's usual deviation: a passage in which it is constant stays so
+CONTRAST = 32  # channels in which a join is compared with what would have followed
+JOIN_BEATS = 4
+ROTARY_BASE = 200.0  # passages have at most 96 beats, so the slowest pair turns about once
+
+
+@dataclass(frozen=True)
+class RewardModelConfig:
+    """Sizes of the network. Saved in the checkpoint and rebuilt from it."""
+
+    d_model: int = 128
+    n_layers: int = 3
+    n_heads: int = 4
+    ff: int = 256
+
+    def __post_init__(self) -> None:
+        if min(self.d_model, self.n_layers, self.n_heads, self.ff) < 1:
+            raise ConfigError(f"reward model sizes must be positive, got {self}")
+        if self.d_model % (2 * self.n_heads):
+            raise ConfigError(
+                f"d_model {self.d_model} must be a multiple of 2 x n_heads = {2 * self.n_heads}"
+            )
+
+
+class Normaliser(nn.Module):
+    """Standardises the 121 beat features with statistics frozen in the checkpoint.
+
+    Shape: (..., 121) -> (..., 121).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(BEAT_FEATURES))
+        self.register_buffer("std", torch.ones(BEAT_FEATURES))
+
+    def fit(self, features: Tensor, valid: Tensor) -> None:
+        """Set the statistics from (B, T, 121) features, on beats where valid (B, T) only."""
+        rows = features[valid].double()
+        if not len(rows):
+            raise DataError("cannot normalise: there is no valid beat")
+        self.mean.copy_(rows.mean(0))
+        # A column that does not vary here may vary elsewhere: leave its scale alone.
+        spread = rows.std(0, correction=0)
+        self.std.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        normal: Tensor = (features - self.mean) / self.std
+        return normal.clamp(-NORMAL_LIMIT, NORMAL_LIMIT)
+
+
+def within_passage(beats: Tensor, mask: Tensor) -> Tensor:
+    """Beats (B, T, F) as deviations from the mean of their passage's valid beats; 0 as padding.
+
+    Votes compare edits of one passage, so it is the contrasts inside it that decide.
+    """
+    valid = mask[..., None]
+    count = mask.sum(1)[:, None, None]
+    beats = beats.masked_fill(~valid, 0.0)
+    centred = (beats - beats.sum(1, keepdim=True) / count) * valid
+    scale = (centred.square().sum(1, keepdim=True) / count + MIN_SPREAD**2).sqrt()
+    return (centred / scale).clamp(-NORMAL_LIMIT, NORMAL_LIMIT)
+
+
+def rotary(n_beats: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (T, width / 2) of the rotary position code."""
+    rates = ROTARY_BASE ** (-torch.arange(0, width, 2, device=device) / width)
+    angles = torch.arange(n_beats, device=device)[:, None] * rates
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs of channels of (..., T, width) by their position's angle."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class Block(nn.Module):
+    """One pre-norm transformer layer without dropout.
+
+    Shape: x (B, T, D), attend (B, 1, 1, T) True where a beat may be looked at -> (B, T, D).
+    """
+
+    def __init__(self, config: RewardModelConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.norm_attention = nn.LayerNorm(config.d_model)
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
+        self.out = nn.Linear(config.d_model, config.d_model)
+        self.norm_mlp = nn.LayerNorm(config.d_model)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.d_model, config.ff),
+            nn.GELU("tanh"),
+            nn.Linear(config.ff, config.d_model),
+        )
+
+    def forward(self, x: Tensor, attend: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        size, n_beats, width = x.shape
+        qkv = self.qkv(self.norm_attention(x)).view(size, n_beats, 3, self.n_heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(
+            rotate(query, cos, sin), rotate(key, cos, sin), value, attn_mask=attend
+        )
+        x = x + self.out(mixed.transpose(1, 2).reshape(size, n_beats, width))
+        return x + self.mlp(self.norm_mlp(x))
+
+
+class LearnedRewardModel(nn.Module):
+    """Preference score of edits.
+
+    Shape: features (B, T, 125), action_ids (B, T) int64, mask (B, T) bool -> (B,).
+    """
+
+    def __init__(self, config: RewardModelConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or RewardModelConfig()
+        width = self.config.d_model
+        self.normaliser = Normaliser()
+        self.action = nn.Embedding(N_ACTIONS, width)
+        self.action_gain = nn.Embedding(N_ACTIONS, width)
+        # Each beat as it is, and against the other beats of its passage.
+        self.beat = nn.Linear(INPUT_FEATURES + BEAT_FEATURES, width)
+        self.before = nn.Linear(width, width, bias=False)
+        self.after = nn.Linear(width, width, bias=False)
+        self.contrast = nn.Linear(BEAT_FEATURES, CONTRAST, bias=False)
+        self.join = nn.Linear(2 * CONTRAST + 1, width)
+        self.blocks = nn.ModuleList(Block(self.config) for _ in range(self.config.n_layers))
+        self.norm = nn.LayerNorm(width)
+        self.token = nn.Linear(width, width)
+        self.pooled = nn.Linear(3 * width, width)
+        self.moments = nn.Linear(3 * BEAT_FEATURES, width, bias=False)
+        self.refine = nn.Sequential(
+            nn.Linear(width, width), nn.GELU("tanh"), nn.Linear(width, width)
+        )
+        self.head = nn.Linear(width, 1, bias=False)
+        nn.init.normal_(self.action_gain.weight, std=0.5)
+
+    def embed(self, features: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:
+        """Embedding phi of each edit. Shape: as `forward` -> (B, D).
+
+        Pooled over all beats, those that sound and those that are cut; to which come the mean
+        features of what was kept, of what was cut, and how what was kept changes over the output.
+        """
+        check_inputs(features, action_ids, mask)
+        beats = self.normaliser(features[..., :BEAT_FEATURES])
+        own = within_passage(beats, mask)
+        x = self.beat(torch.cat([beats, own, features[..., BEAT_FEATURES:]], dim=-1))
+        # Zeroed, so that a padded neighbour looks like the edge of an unpadded sequence.
+        x = x * (1 + self.action_gain(action_ids)) + self.action(action_ids)
+        x = x.masked_fill(~mask[..., None], 0.0)
+        before, after = F.pad(x[:, :-1], (0, 0, 1, 0)), F.pad(x[:, 1:], (0, 0, 0, 1))
+        x = x + self.before(before) + self.after(after)
+        x = x + self.join(self._joins(own, action_ids, mask))
+        x = x.masked_fill(~mask[..., None], 0.0)
+        width = self.config.d_model // self.config.n_heads
+        cos, sin = rotary(x.shape[1], width, x.device)
+        for block in self.blocks:
+            x = block(x, mask[:, None, None, :], cos, sin)
+        tokens = F.gelu(self.token(self.norm(x)), approximate="tanh")
+        sounds = mask & (action_ids != Action.CUT)
+        parts = torch.stack([mask, sounds, mask & ~sounds], dim=1)
+        place = features[..., BEAT_FEATURES + OUTPUT_POSITION].masked_fill(~mask, 0.5) - 0.5
+        shares = parts / (parts.sum(-1, keepdim=True) + POOL_SHRINK)
+        late = shares[:, 1] * place
+        pooled: Tensor = self.pooled((shares @ tokens).flatten(1))
+        chosen = torch.stack([shares[:, 1], shares[:, 2], late], dim=1) @ own
+        pooled = pooled + self.moments(chosen.flatten(1))
+        # The square terms of a taste ("not too short, not too long") need a bend after pooling.
+        refined: Tensor = pooled + self.refine(pooled)
+        return refined
+
+    def _joins(self, beats: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:
+        """How unlike a beat is to the one that the listener expects after what sounded last.
+
+        For each beat: squared differences of learned projections, on the beat and on the
+        JOIN_BEATS from it, to the beats that follow the last one not cut; and whether there is a
+        gap at all. Zero where the song plays straight on. Shape: (B, T, 2 CONTRAST + 1).
+        """
+        n_beats = beats.shape[1]
+        place = torch.arange(n_beats, device=beats.device)
+        sounds = mask & (action_ids != Action.CUT)
+        latest = torch.where(sounds, place, -1).cummax(1).values
+        expected = F.pad(latest[:, :-1], (1, 0), value=-1) + 1
+        gap = sounds & (expected > 0) & (expected != place)
+        near = self.contrast(beats).masked_fill(~mask[..., None], 0.0)
+        far = F.pad(near, (0, 0, 0, JOIN_BEATS - 1)).unfold(1, JOIN_BEATS, 1).mean(-1)
+        views = torch.cat([near, far], dim=-1)
+        heard = views.gather(1, expected[..., None].expand(-1, -1, views.shape[-1]))
+        apart = (views - heard).square() * gap[..., None]
+        return torch.cat([apart, gap[..., None].to(apart.dtype)], dim=-1)
+
+    def forward(self, features: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:
+        score: Tensor = self.head(self.embed(features, action_ids, mask)).squeeze(-1)
+        return score
+
+
+def check_inputs(features: Tensor, action_ids: Tensor, mask: Tensor) -> None:
+    """Raise DataError when shapes, ids or masks make no sense, quoting what came."""
+    shape = tuple(features.shape)
+    if len(shape) != 3 or shape[-1] != INPUT_FEATURES:
+        raise DataError(f"reward inputs are (edits, beats, {INPUT_FEATURES}), got {shape}")
+    if tuple(action_ids.shape) != shape[:2] or tuple(mask.shape) != shape[:2]:
+        raise DataError(
+            f"features {shape} need action ids and mask of shape {shape[:2]}, got "
+            f"{tuple(action_ids.shape)} and {tuple(mask.shape)}"
+        )
+    if action_ids.dtype != torch.int64 or mask.dtype != torch.bool:
+        raise DataError(
+            f"action ids are int64 and the mask is bool, got {action_ids.dtype} and {mask.dtype}"
+        )
+    if not bool(mask.any(1).all()):
+        raise DataError("an edit has no valid beat at all: check the mask (True means valid)")
+    if bool((action_ids < 0).any()) or bool((action_ids >= N_ACTIONS).any()):
+        raise DataError(f"action ids must lie in 0..{N_ACTIONS - 1}")
