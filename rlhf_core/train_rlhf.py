@@ -49,7 +49,7 @@ from rlhf_core.runs import RunFolder, running
 
 __all__ = ["LearnedRewardConfig", "RLHFTrainer", "main"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("rlhf_core.train_rlhf")  # also when run with -m
 
 EXAMPLES = """\
 examples:

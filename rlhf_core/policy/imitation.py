@@ -34,7 +34,7 @@ from rlhf_core.policy.rollout import Rollout, evaluate, from_actions, taken
 from rlhf_core.policy.songs import add_data_arguments, load_items
 from rlhf_core.runs import RunFolder, running
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("rlhf_core.policy.imitation")
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class PPOTrainer:
             order = torch.randperm(size, generator=generator).to(rewards.device)
             epoch = [
                 self._step(rollout.select(rows), advantages[rows], returns[rows], reference[rows])
-                for rows in order.split(config.minibatch_episodes)
+                for rows in torch.split(order, config.minibatch_episodes)
             ]
             logs += epoch
             if sum(log["approx_kl"] for log in epoch) / len(epoch) > config.update_kl:

@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlhf_core.audio.library import Song, load_library
+from rlhf_core.audio.library import SPLITS, Song, load_library
 from rlhf_core.editing.passages import split_passages
 from rlhf_core.errors import DataError
 from rlhf_core.policy.rewards import Item
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, split: str = "train") -> None:
+def add_data_arguments(parser: argparse._ActionsContainer, split: str = "train") -> None:
     """--data_dir, --cache_dir, --split."""
     parser.add_argument(
         "--data_dir",
@@ -23,7 +23,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, split: str = "train") ->
     parser.add_argument(
         "--cache_dir", type=Path, help="analysed songs (default: .cache in the data folder)"
     )
-    parser.add_argument("--split", default=split, help="which songs: train or test")
+    parser.add_argument("--split", default=split, choices=SPLITS, help="which songs (%(default)s)")
 
 
 def load_songs(data_dir: Path, cache_dir: Path | None, split: str) -> list[Song]:
