@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from feedback_app.ui.text import Html, esc, number
 
-WIDTH = 460
+WIDTH = 380
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 34
 MAX_POINTS = 300
 N_COLOURS = 8
@@ -73,20 +73,22 @@ def is_real(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round values that cover [low, high], about `count` steps of 1, 2 or 5 times a power of ten.
+def nice_ticks(low: float, high: float, count: int = 4, least: float = 0.0) -> list[float]:
+    """Round values that cover [low, high] in about `count` steps, each `least` or more.
 
     >>> nice_ticks(0.0, 1.0)
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
-    if high <= low:
-        pad = abs(low) * 0.1 or 0.5
+    size = max(abs(low), abs(high))
+    if high - low <= 1e-9 * max(size, 1e-3):  # flat, as far as anybody can see
+        pad = size * 0.1 if size > 1e-9 else 0.5
         low, high = low - pad, high + pad
-    rough = (high - low) / count
+    rough = max((high - low) / count, least)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    places = 3 - math.floor(math.log10(step))
+    return [round(i * step, places) for i in range(first, last + 1)]
 
 
 def tick_text(value: float) -> str:
@@ -142,7 +144,8 @@ def line_chart(
     real = [float(v) for v in ys if v is not None and is_real(v)]
     y_ticks = nice_ticks(min(real), max(real))
     xs = [x for line in drawn for x in line.x]
-    x_ticks = nice_ticks(min(xs), max(xs))
+    counted = all(x == int(x) for x in xs)
+    x_ticks = nice_ticks(min(xs), max(xs), least=1.0 if counted else 0.0)
     x_low, x_high = (min(xs), max(xs)) if max(xs) > min(xs) else (x_ticks[0], x_ticks[-1])
     across = Scale(x_low, x_high, LEFT, WIDTH - RIGHT)
     down = Scale(y_ticks[0], y_ticks[-1], height - BOTTOM, TOP)
@@ -218,7 +221,7 @@ def _axes(
 def _reference_line(y: float, name: str) -> str:
     return (
         f'<path class="reference" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
-        f'<text class="tick end" x="{WIDTH - RIGHT}" y="{y - 4}">{esc(name)}</text>'
+        f'<text class="tick" x="{LEFT + 4}" y="{y - 4}">{esc(name)}</text>'
     )
 
 
@@ -230,10 +233,13 @@ def bar_chart(
     bounds: tuple[float, float] = (0.0, 0.0),
     reference: tuple[float, str] | None = None,
     as_percent: bool = False,
+    names: Sequence[str] = (),
+    row: float = 22,
 ) -> Html:
     """Horizontal bars with interval whiskers, one row each, values at the right.
 
     bounds: what the axis covers at least; bars start at 0 where the axis holds it.
+    names: what the bars' colours 0, 1 … mean, for a legend; row: a bar's height with its gap.
     """
     drawn = [bar for bar in bars if is_real(bar.value)]
     if not drawn:
@@ -243,7 +249,7 @@ def bar_chart(
     if reference:
         real.append(reference[0])
     ticks = nice_ticks(min(real), max(real))
-    left, right, row = 130, 92, 24
+    left, right = 96, 88
     height = TOP + row * len(drawn) + BOTTOM + (12 if reference else 0)
     top = TOP + (12 if reference else 0)
     across = Scale(ticks[0], ticks[-1], left, WIDTH - right)
@@ -254,7 +260,8 @@ def bar_chart(
         parts.append(f'<path class="reference" d="M{x} {top - 2}V{height - BOTTOM}"/>')
         parts.append(f'<text class="tick mid" x="{x}" y="{top - 4}">{esc(reference[1])}</text>')
     told = "; ".join(f"{bar.label} {_bar_value(bar, as_percent)}" for bar in drawn)
-    return _figure(title, "".join(parts), height, "", f"{title}: {told}")
+    legend = _legend(enumerate(names)) if names else ""
+    return _figure(title, "".join(parts), height, legend, f"{title}: {told}")
 
 
 def _bar_value(bar: Bar, as_percent: bool) -> str:
@@ -284,19 +291,21 @@ def _bar(bar: Bar, across: Scale, y: float, row: float, share: bool) -> str:
     zero = across(min(max(0.0, across.low), across.high))
     x, middle = across(value), y + row / 2
     colour = bar.colour % N_COLOURS
-    name = bar.label if len(bar.label) <= 20 else bar.label[:19] + "…"
+    name = bar.label if len(bar.label) <= 14 else bar.label[:13] + "…"
     text = f"{bar.label}: {_bar_value(bar, share)} {bar.note}".strip()
+    thick = 0.6 * row
     parts = [
-        f'<text class="tick end" x="122" y="{middle + 4}">{esc(name)}</text>',
-        f'<rect class="bar s{colour}" x="{min(zero, x)}" y="{y + 5}" height="{row - 10}" '
-        f'width="{max(abs(x - zero), 1):.2f}"><title>{esc(text)}</title></rect>',
+        f'<text class="tick end" x="90" y="{middle + 4}">{esc(name)}</text>',
+        f'<rect class="bar s{colour}" x="{min(zero, x)}" y="{middle - thick / 2:.1f}" '
+        f'height="{thick:.1f}" width="{max(abs(x - zero), 1):.2f}">'
+        f"<title>{esc(text)}</title></rect>",
     ]
     if bar.low is not None and bar.high is not None and is_real(bar.low) and is_real(bar.high):
         a, b = across(bar.low), across(bar.high)
         d = f"M{a} {middle}H{b}M{a} {middle - 4}v8M{b} {middle - 4}v8"
         parts.append(f'<path class="whisker plain" d="{d}"/>')
     shown = f"{_bar_value(bar, share)} {bar.note}".strip()
-    parts.append(f'<text class="tick" x="{WIDTH - 86}" y="{middle + 4}">{esc(shown)}</text>')
+    parts.append(f'<text class="tick" x="{WIDTH - 82}" y="{middle + 4}">{esc(shown)}</text>')
     return "".join(parts)
 
 

@@ -7,7 +7,7 @@ of one pair are drawn to one scale by passing the longer one's length. Colours a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from feedback_app.ui.text import Html, duration, esc, number
 
@@ -16,7 +16,7 @@ PIXELS_PER_SECOND = 12  # wide enough to see single beats; the figure scrolls
 KINDS = {
     "kept": "as it was",
     "repeat": "played again",
-    "moved": "moved",
+    "moved": "changed places",
     "louder": "louder",
     "quieter": "quieter",
     "fade": "fade",
@@ -74,33 +74,62 @@ def _marks(duration_s: float) -> list[int]:
     return list(range(0, int(duration_s) + 1, step))
 
 
-def segment_kind(segment: Mapping[str, Any], played: set[int], furthest: int) -> str:
-    """What happens to a segment of an EDL, seen in playing order.
+class Stretch(NamedTuple):
+    """Output beats of one kind that follow each other in the source."""
 
-    played: source beats that sounded before it; furthest: the last source beat that did (-1 none).
-    """
+    kind: str
+    first_beat: int
+    last_beat: int
+    out_start_s: float
+    out_end_s: float
+
+
+def _level(segment: Mapping[str, Any]) -> str:
+    """What a segment does to the sound itself; '' where it only plays."""
     if segment["reverse"]:
         return "reverse"
     start, end = float(segment["gain_start"]), float(segment["gain_end"])
     if start != end:
         return "fade"
-    if start != 1.0:
-        return "louder" if start > 1.0 else "quieter"
-    beats = range(int(segment["start_beat"]), int(segment["end_beat"]))
-    if all(beat in played for beat in beats):
-        return "repeat"
-    return "moved" if int(segment["start_beat"]) <= furthest else "kept"
+    return "" if start == 1.0 else ("louder" if start > 1.0 else "quieter")
 
 
-def _split(edl: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+def _order_kinds(sources: Sequence[int]) -> list[str]:
+    """kept, repeat (sounded before) or moved (changed places with another), per output beat."""
+    lowest_after: list[float] = [float("inf")] * (len(sources) + 1)
+    for i in range(len(sources) - 1, -1, -1):
+        again = sources[i] in sources[:i]
+        lowest_after[i] = lowest_after[i + 1] if again else min(sources[i], lowest_after[i + 1])
+    kinds: list[str] = []
     played: set[int] = set()
     furthest = -1
-    kinds = []
-    for segment in edl["segments"]:
-        kinds.append((segment_kind(segment, played, furthest), segment))
-        played |= set(range(int(segment["start_beat"]), int(segment["end_beat"])))
-        furthest = max(furthest, int(segment["end_beat"]) - 1)
+    for i, beat in enumerate(sources):
+        if beat in played:
+            kinds.append("repeat")
+            continue
+        kinds.append("moved" if beat < furthest or beat > lowest_after[i + 1] else "kept")
+        played.add(beat)
+        furthest = max(furthest, beat)
     return kinds
+
+
+def stretches(edl: Mapping[str, Any]) -> list[Stretch]:
+    """An edit as a listener would tell it, from `EDL.to_json`, in playing order."""
+    levels = [
+        _level(segment)
+        for segment in edl["segments"]
+        for _ in range(int(segment["start_beat"]), int(segment["end_beat"]))
+    ]
+    order = _order_kinds([int(beat[0]) for beat in edl["beats"]])
+    found: list[Stretch] = []
+    for level, placed, (source, start, length, _) in zip(levels, order, edl["beats"], strict=True):
+        kind, beat = level or placed, int(source)
+        last = found[-1] if found else None
+        if last is not None and last.kind == kind and last.last_beat + 1 == beat:
+            found[-1] = last._replace(last_beat=beat, out_end_s=start + length)
+        else:
+            found.append(Stretch(kind, beat, beat, start, start + length))
+    return found
 
 
 def edl_drawing(edl: Mapping[str, Any], *, span_s: float | None = None, name: str = "edit") -> Html:
@@ -116,14 +145,11 @@ def edl_drawing(edl: Mapping[str, Any], *, span_s: float | None = None, name: st
     for start, end in _cut_out(edl):
         text = f"cut: {number(end - start)} s from {number(start)} s"
         parts.append(_block("cut", start * scale, (end - start) * scale, 4, 16, text))
-    for kind, segment in _split(edl):
-        x = float(segment["out_start_s"]) * scale
-        width = (float(segment["out_end_s"]) - float(segment["out_start_s"])) * scale
-        text = (
-            f"{KINDS[kind]}: source beats {segment['start_beat']}–{int(segment['end_beat']) - 1}, "
-            f"at {number(segment['out_start_s'])} s"
-        )
-        parts.append(_block(kind, x, width, 26, 36, text))
+    for part in stretches(edl):
+        x, width = part.out_start_s * scale, (part.out_end_s - part.out_start_s) * scale
+        beats = f"source beats {part.first_beat}–{part.last_beat}"
+        text = f"{KINDS[part.kind]}: {beats}, at {number(part.out_start_s)} s"
+        parts.append(_block(part.kind, x, width, 26, 36, text))
     told = f"{name}: {len(edl['segments'])} segments, {duration(edl['duration_s'])}"
     return Html(
         f'<svg class="fa-edl" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SPAN} 66" '

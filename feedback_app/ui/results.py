@@ -14,7 +14,7 @@ import gradio as gr
 from feedback_app.ui import charts, drawings, text
 from feedback_app.ui.guard import Guard, Loader
 from feedback_app.ui.text import Html, esc
-from rlhf_core.editing.actions import ACTION_NAMES, Action
+from rlhf_core.editing.actions import Action
 
 FEW_VOTES = 30  # below this an interval of a share is wider than ± 18 points
 VERSIONS_SHOWN = 6
@@ -169,7 +169,7 @@ def leaderboard_html(rows: Sequence[Mapping[str, Any]]) -> Html:
             "warn",
         )
     chart = charts.bar_chart("Strength", bars, x_label="Bradley-Terry strength (log-odds)")
-    return text.join(chart, note)
+    return text.join(Html(f'<div class="fa-charts">{chart}</div>'), note)
 
 
 def behaviour_html(rows: Sequence[Mapping[str, Any]]) -> Html:
@@ -185,37 +185,35 @@ def behaviour_html(rows: Sequence[Mapping[str, Any]]) -> Html:
         charts.Bar(str(row["version"]), row.get("joins_per_edit"), colour=i)
         for i, row in enumerate(shown)
     ]
+    newest = shown[-2:]
     drawn = [
         charts.bar_chart(
             "Beats kept", kept, x_label="share of the passage", bounds=(0, 1), as_percent=True
         ),
         charts.bar_chart("Joins", joins, x_label="joins per edit"),
-        *(
-            charts.bar_chart(
-                f"Actions of {row['version']}",
-                _action_bars(row.get("actions") or {}, i),
-                x_label="share of decisions (KEEP left out)",
-                as_percent=True,
-            )
-            for i, row in enumerate(shown)
-            if i >= len(shown) - 2
+        charts.bar_chart(
+            "Actions used",
+            action_bars([row.get("actions") or {} for row in newest]),
+            x_label="share of all actions (KEEP left out)",
+            as_percent=True,
+            names=[str(row["version"]) for row in newest],
+            row=13,
         ),
     ]
     return Html(f'<div class="fa-charts">{"".join(drawn)}</div>')
 
 
-def _action_bars(actions: Mapping[str, Any], colour: int) -> list[charts.Bar]:
-    """Shares of all decisions by action, in the order of their ids, without KEEP."""
-    counts = {
-        name: actions.get(name, actions.get(name.lower(), actions.get(str(i), 0))) or 0
-        for i, name in enumerate(ACTION_NAMES)
-    }
-    total = sum(counts.values()) or 1
-    return [
-        charts.Bar(name.replace("_", " ").lower(), count / total, colour=colour)
-        for name, count in counts.items()
-        if name != Action.KEEP.name
-    ]
+def action_bars(versions: Sequence[Mapping[str, Any]]) -> list[charts.Bar]:
+    """Shares of all actions, in the order of their ids without KEEP; the versions side by side."""
+    bars = []
+    for action in Action:
+        if action == Action.KEEP:
+            continue
+        words = action.name.replace("_", " ").lower()
+        for i, counts in enumerate(versions):
+            share = counts.get(action.name, 0) / (sum(counts.values()) or 1)
+            bars.append(charts.Bar("" if i else words, share, colour=i))
+    return bars
 
 
 def pair_label(row: Mapping[str, Any]) -> str:

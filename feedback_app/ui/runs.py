@@ -46,10 +46,11 @@ CURVES = (
         {"total_reward": "total", "learned_reward": "learned", "dense_reward": "dense"},
     ),
     Curve(
-        "Losses",
+        "Policy loss",
         "loss",
-        {"policy_loss": "policy", "value_loss": "value", "loss": "loss", "train_loss": "training"},
+        {"policy_loss": "policy", "loss": "loss", "train_loss": "training"},
     ),
+    Curve("Value loss", "loss", {"value_loss": "value"}),
     Curve(
         "Distance from the reference policy",
         "KL in nats",
@@ -69,6 +70,15 @@ CURVES = (
         "Log-loss",
         "nats per vote",
         {"log_loss": "held-out votes", "val_loss": "held-out votes", "train_log_loss": "training"},
+    ),
+    Curve(
+        "Health of the updates",
+        "share",
+        {
+            "explained_variance": "explained variance",
+            "clip_fraction": "clipped decisions",
+            "clamped_share": "clamped rewards",
+        },
     ),
     Curve("Margins", "log-probability", {"margin": "chosen over rejected"}),
 )

@@ -56,7 +56,7 @@ def build(operations: Any, guard: Guard) -> Loader:
             "the next pairs.",
         )
     )
-    with gr.Row(equal_height=False, elem_classes="fa-steps"):
+    with gr.Row(equal_height=True, elem_classes="fa-steps"):
         reward_button, include, reward_seed = _reward_card()
         policy_button, rest = _policy_card()
         pairs_button, round_button, count, versus = _pairs_card()

@@ -103,7 +103,7 @@ def reward_card(row: Mapping[str, Any]) -> Html:
         "Created": text.when(row.get("created_at")),
     }
     if charts.is_real(metrics.get("ceiling")):
-        lines["Ceiling (people's own consistency)"] = text.percent(metrics["ceiling"])
+        lines["People agree with themselves"] = text.percent(metrics["ceiling"])
     return _card(row, chips, lines)
 
 

@@ -187,7 +187,8 @@ class FakeOperations:
         return {"step": i * 1000, "total_reward": grown, "learned_reward": 1.1 * grown,
                 "dense_reward": 0.4 + 0.1 * grown, "policy_loss": -0.02 * grown,
                 "value_loss": 0.5 - 0.3 * grown, "approx_kl": 0.01 + 0.002 * math.sin(i),
-                "kl_reference": 0.8 * grown, "entropy": 1.6 - 0.5 * grown}  # fmt: skip
+                "kl_reference": 0.8 * grown, "entropy": 1.6 - 0.5 * grown,
+                "explained_variance": 0.9 * grown, "clip_fraction": 0.1 * grown}  # fmt: skip
 
     @staticmethod
     def _reward_row(i: int) -> dict[str, Any]:

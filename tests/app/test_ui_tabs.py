@@ -1,0 +1,192 @@
+"""The tabs against an Operations in memory: what is shown, and what a button asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from feedback_app.ui import data, library, people, research, results, runs, versions
+from tests.app.fake_operations import NASTY, FakeOperations
+
+
+class Page:
+    """Runs the page's handlers as the researcher rita, by the element ids of the components."""
+
+    def __init__(self, operations: FakeOperations) -> None:
+        self.blocks = research.build(operations)
+        self.by_id = {
+            block.elem_id: block
+            for block in self.blocks.blocks.values()
+            if getattr(block, "elem_id", None)
+        }
+
+    def fire(self, elem_id: str, event: str, *values: Any) -> dict[str, Any]:
+        """Handle an event; the answer by the outputs' element ids."""
+        block = self.by_id[elem_id]
+        (item,) = [
+            item
+            for item in self.blocks.fns.values()
+            if (block._id, event) in item.targets and len(item.inputs) == len(values)
+        ][:1]
+        answer = item.fn(SimpleNamespace(username="rita"), *values)
+        return {getattr(part, "elem_id", None) or str(part): v for part, v in answer.items()}
+
+    def open(self, name: str) -> dict[str, Any]:
+        return self.fire(f"tab-{name}", "select")
+
+
+@pytest.fixture
+def operations(tmp_path: Path) -> FakeOperations:
+    return FakeOperations(tmp_path)
+
+
+@pytest.fixture
+def page(operations: FakeOperations) -> Page:
+    return Page(operations)
+
+
+POLICY_VALUES = ("dpo", 2048.0, 0.7, 0.3, "", True, " cpu ", 5.0)
+
+
+def test_buttons_ask_for_what_the_inputs_say(page: Page, operations: FakeOperations) -> None:
+    page.fire("retrain-reward", "click", True, 3.0)
+    page.fire("train-policy", "click", *POLICY_VALUES)
+    page.fire("make-pairs", "click", 12.0, "policy_v1")
+    page.fire("run-round", "click", False, *POLICY_VALUES)
+    wanted = {"algorithm": "dpo", "total_steps": 2048, "learned_weight": 0.7, "dense_weight": 0.3,
+              "device": "cpu", "seed": 5, "reward_model": None, "on_votes": True}  # fmt: skip
+    assert operations.calls == [
+        ("retrain_reward", {"include_simulated": True, "seed": 3}),
+        ("train_policy", wanted),
+        ("generate_pairs", {"count": 12, "versus": "policy_v1"}),
+        ("run_round", {"include_simulated": False, **wanted}),
+    ]
+
+
+def test_a_started_run_is_shown_at_once_and_can_be_cancelled(page: Page) -> None:
+    shown = page.fire("train-policy", "click", *POLICY_VALUES)
+    assert 'data-state="running"' in shown["run-status"] and "1:15 left" in shown["run-status"]
+    assert shown["run-command"].startswith("python -m rlhf_core.train_rlhf")
+    assert "Entropy" in shown["run-curves"]
+    picked = shown["run-picker"].value
+    after = page.fire("cancel-run", "click", picked)
+    assert 'data-state="cancelled"' in after["run-status"]
+    again = page.fire("resume-run", "click", picked)
+    assert 'data-state="running"' in again["run-status"]
+
+
+def test_polling_changes_nothing_while_nothing_changes(
+    page: Page, operations: FakeOperations
+) -> None:
+    first = page.open("train")
+    timers = [item for item in page.blocks.fns.values() if ("tick" in str(item.targets))]
+    poll = next(item for item in timers if len(item.inputs) == 3)
+    assert not poll.queue
+    rita = SimpleNamespace(username="rita")
+    seen = next(v for k, v in first.items() if "state" in k.lower())
+    settled = poll.fn(rita, "r2", seen, "r2,r1")
+    assert settled == gr.skip()
+    operations.runs[0]["message"] = "something new"
+    changed = poll.fn(rita, "r2", seen, "r2,r1")
+    assert any("something new" in str(value) for value in changed.values())
+
+
+def test_promote_reject_and_roll_back(page: Page, operations: FakeOperations) -> None:
+    shown = page.fire("promote", "click", "policy_v3")
+    assert "policy_v3 is active" in shown["version-message"]
+    assert operations.policies[2]["status"] == "active"
+    assert operations.policies[1]["status"] == "retired"
+    shown = page.fire("roll-back", "click")
+    assert "policy_v1 is active again" in shown["version-message"]
+    page.fire("reject", "click", "policy_v2")
+    assert operations.policies[1]["status"] == "rejected"
+    assert "Choose" in page.fire("promote", "click", None)["version-message"]
+
+
+def test_songs_are_added_split_and_corrected(
+    page: Page, operations: FakeOperations, tmp_path: Path
+) -> None:
+    shown = page.fire("upload-songs", "upload", [str(tmp_path / "new song.flac")])
+    assert "new song" in shown["song-table"] and "1 file taken in" in shown["library-message"]
+    first = operations.songs[0]["song_id"]
+    page.fire("song-split", "input", first, "test")
+    assert operations.songs[0]["split"] == "test"
+    page.fire("beats-halve", "click", first)
+    assert operations.calls[-1] == ("correct_beats", {"song_id": first, "how": "halve"})
+    assert "Choose a song" in page.fire("beats-double", "click", None)["library-message"]
+    assert "Say which" in page.fire("add-folder", "click", "  ")["library-message"]
+
+
+def test_a_new_user_s_password_is_shown_once(page: Page) -> None:
+    shown = page.fire("add-user", "click", " zoë ", "annotator")
+    assert "seven-words-long" in shown["user-added"] and "zoë" in shown["people-table"]
+    assert shown["user-name"] == ""
+    again = page.open("people")
+    assert again["user-added"] == ""
+    page.fire("disable-user", "click", "zoë")
+    assert "disabled" in page.open("people")["people-table"]
+
+
+def test_export_links_to_the_file_and_import_reports_bad_rows(page: Page, tmp_path: Path) -> None:
+    shown = page.fire("export", "click", "parquet", False)
+    assert 'href="/research/download/preferences.parquet"' in shown["export-link"]
+    assert "41 rows" in shown["export-link"] and "0" * 64 in shown["export-link"]
+    votes = tmp_path / "votes.csv"
+    votes.write_text("good\n<script>bad\ngood\n", encoding="utf-8")
+    told = page.fire("import-file", "upload", str(votes))["import-report"]
+    assert "2 votes taken in, 1 row rejected" in told and "<td>2</td>" in told
+    assert "<script>" not in told
+
+
+def test_nothing_typed_reaches_the_page_as_markup(page: Page) -> None:
+    for name in ("train", "library", "results", "people", "data"):
+        for value in page.open(name).values():
+            if isinstance(value, str):
+                assert "<script" not in value and "${" not in value and "{{" not in value
+    assert "alert(1)" in page.open("library")["song-table"]
+
+
+def test_human_and_simulated_votes_stand_apart(operations: FakeOperations) -> None:
+    shown = results.summary_html(operations.results())
+    assert "<strong>41</strong><span>votes by people" in shown
+    assert "<strong>300</strong><span>simulated votes" in shown
+    few = results.summary_html({"votes_human": 3, "votes_simulated": 900})
+    assert "3 votes by people so far: too few" in few
+
+
+def test_action_shares_are_of_all_actions() -> None:
+    bars = results.action_bars([{"KEEP": 6, "CUT": 3, "LOOP": 1}])
+    assert len(bars) == 9
+    assert {bar.label: bar.value for bar in bars if bar.value} == {"cut": 0.3, "loop": 0.1}
+
+
+def test_a_pair_has_players_for_both_edits_and_the_original(operations: FakeOperations) -> None:
+    html = results.pair_html(operations.pair_view("pair1"))
+    for source in ("/research/media/pair1a", "/research/media/pair1b", "/research/original/pair1"):
+        assert f'src="{source}"' in html
+    assert "2 for A, 1 for B" in html
+
+
+def test_a_failed_run_says_why(operations: FakeOperations) -> None:
+    view = operations.run_view("r1") | {"state": "failed", "error": f"no votes {NASTY}"}
+    html = runs.status(view)
+    assert "no votes &lt;script&gt;" in html and 'data-state="failed"' in html
+
+
+def test_cards_show_intervals_verdict_and_what_is_synthetic(operations: FakeOperations) -> None:
+    card = versions.policy_card(operations.policies[1])
+    assert "71 % (60–80)" in card and "Gate: pass" in card and "better on unseen songs" in card
+    bootstrap = versions.reward_card(operations.list_reward_models()[0])
+    assert "synthetic votes" in bootstrap
+
+
+def test_empty_workspaces_say_what_to_do() -> None:
+    assert "Upload" in library.song_table([])
+    assert "Add an annotator" in people.people_table([])
+    assert "retrain" in results.charts_html([])
+    assert "Start one" in runs.status(None)
+    assert "nothing rejected" in data.import_report({"accepted": 2, "rejected": []})
