@@ -134,7 +134,8 @@ class Block(nn.Module):
             rotate(query, cos, sin), rotate(key, cos, sin), value, attn_mask=attend
         )
         x = x + self.out(mixed.transpose(1, 2).reshape(size, n_beats, width))
-        return x + self.mlp(self.norm_mlp(x))
+        result: Tensor = x + self.mlp(self.norm_mlp(x))
+        return result
 
 
 class LearnedRewardModel(nn.Module):

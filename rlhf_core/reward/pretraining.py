@@ -9,8 +9,9 @@ taste is in it: the checkpoint is labelled synthetic. What it leaves behind:
 - the trunk: embeddings in which a taste is a direction, so that a few hundred votes are enough;
 - the prior over the head: the spread of the family's directions;
 - a head to begin with, that of `GENERIC_TASTE`: clean joins that keep the bar, about as much kept
-  as synthetic edits keep on average, nothing odd. It is stated, not learned, and gives a usable reward before the
-  first vote; its uncertainty is that of a prior whose typical pair is half as far apart as its own;
+  as synthetic edits keep on average, nothing odd. It is stated, not learned, and gives a usable
+  reward before the first vote; its uncertainty is that of a prior whose typical pair is half as
+  far apart as its own;
 - reference edits, from which mu and sigma of every later version come.
 
 With --steps the result depends on the seed alone; with a time limit also on the machine's speed.
@@ -125,7 +126,7 @@ class Standard:
         tastes = self.family.scores(standard) / self.taste_std
         return Targets(
             *(
-                torch.from_numpy(x).float().unflatten(0, attributes.shape[:2])
+                torch.from_numpy(x).float().view(*attributes.shape[:2], -1)
                 for x in (np.clip(standard, -8, 8), tastes)
             )
         )
@@ -153,7 +154,7 @@ def batches(lengths: Tensor, size: int, generator: torch.Generator) -> list[Tens
     """All windows once, in batches of like lengths, in random order."""
     order = torch.randperm(len(lengths), generator=generator)
     order = order[torch.argsort(lengths[order], stable=True)]
-    parts = list(order.split(size))
+    parts = list(torch.split(order, size))
     return [parts[i] for i in torch.randperm(len(parts), generator=generator).tolist()]
 
 
@@ -184,7 +185,7 @@ def train(
         index = queue.pop()
         picked = Targets(want.attributes[index], want.tastes[index])
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
-            phi = trunk.model.embed(*edits.inputs(index)).unflatten(0, (len(index), GROUP))
+            phi = trunk.model.embed(*edits.inputs(index)).view(len(index), GROUP, -1)
         loss = loss_of(trunk, phi.float(), picked, settings.absolute_weight)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -199,8 +200,8 @@ def embed_edits(model: LearnedRewardModel, edits: SyntheticEdits, size: int = 16
     """Embeddings (P, G, D) of all synthetic edits."""
     parts = []
     with torch.no_grad():
-        for index in torch.arange(len(edits)).split(size):
-            parts.append(model.embed(*edits.inputs(index)).unflatten(0, (len(index), GROUP)))
+        for index in torch.split(torch.arange(len(edits)), size):
+            parts.append(model.embed(*edits.inputs(index)).view(len(index), GROUP, -1))
     return torch.cat(parts)
 
 

@@ -125,9 +125,9 @@ def _measure(windows: PassageBatch, actions: Tensor, song: IntArray) -> Syntheti
     shape = (windows.size, GROUP)
     return SyntheticEdits(
         windows,
-        torch.cat(legal).unflatten(0, shape),
-        torch.cat(edit).unflatten(0, shape),
-        torch.cat(attributes).unflatten(0, shape),
-        torch.cat(dense).unflatten(0, shape),
+        torch.cat(legal).view(*shape, *legal[0].shape[1:]),
+        torch.cat(edit).view(*shape, *edit[0].shape[1:]),
+        torch.cat(attributes).view(*shape, *attributes[0].shape[1:]),
+        torch.cat(dense).view(*shape, *dense[0].shape[1:]),
         song,
     )
