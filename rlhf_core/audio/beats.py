@@ -239,7 +239,7 @@ def fixed_grid(duration_s: float, bpm: float = FIXED_BPM) -> BeatGrid:
     count = int(duration_s / period + 1e-9)
     if count < 1:
         raise AudioError(f"{duration_s:.2f} s is less than one beat")
-    times = np.arange(count + 1) * period
+    times: DoubleArray = np.arange(count + 1, dtype=np.float64) * period
     return BeatGrid(times, np.arange(count) % 4, bpm, 4, 0.0, "fixed")
 
 

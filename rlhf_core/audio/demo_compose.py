@@ -7,6 +7,7 @@ generator, so the same seed writes the same song for good.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -289,7 +290,7 @@ def _motif(score: Score, rng: np.random.Generator) -> list[tuple[float, float, i
     while position < 2 * bar - 0.5:
         rhythm = _LEAD_RHYTHMS[rng.integers(len(_LEAD_RHYTHMS))]
         places = [i / 4 for i, mark in enumerate(rhythm) if mark == "x"] + [2.0]
-        for here, after in zip(places[:-1], places[1:], strict=True):
+        for here, after in pairwise(places):
             if position + here >= 2 * bar - 0.25:
                 continue
             if (position + here) % bar == 0:

@@ -99,7 +99,8 @@ def _false_start(score: Score) -> Flaw:
     """Put two bars in front: the beginning, broken off, then a count-in."""
     bar = score.style.beats_per_bar
     extra, stop = 2 * bar, bar - 0.6
-    opening: list[Any] = [e for e in (*score.hits, *score.notes) if e.beat < stop]
+    hits = [hit for hit in score.hits if hit.beat < stop]
+    notes = [n for n in score.notes if n.beat < stop]
     score.hits[:] = [hit._replace(beat=hit.beat + extra) for hit in score.hits]
     score.notes[:] = [n._replace(beat=n.beat + extra) for n in score.notes]
     score.sections[:] = [
@@ -107,9 +108,8 @@ def _false_start(score: Score) -> Flaw:
         for section in score.sections
     ]
     score.sections.insert(0, Section("false_start", 0, extra))
-    score.hits += [event for event in opening if isinstance(event, Hit)]
-    score.notes += [event for event in opening if isinstance(event, Note)]
-    score.hits += [Hit(bar + i, "stick", 0.9) for i in range(bar)]
+    score.notes += notes
+    score.hits += hits + [Hit(bar + i, "stick", 0.9) for i in range(bar)]
     return Flaw("false_start", 0, extra)
 
 

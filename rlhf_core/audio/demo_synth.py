@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from scipy.signal import butter, oaconvolve, sosfilt
 
 from rlhf_core.types import FloatArray
+
+Wave = Any  # an array of NumPy's own choice of precision; `drum` makes it float32
 
 RATE: Final = 44100
 _TABLE: Final = 2048
@@ -116,7 +118,7 @@ def _noise(seconds: float, low: float, high: float | None, seed: int) -> FloatAr
     return np.asarray(sosfilt(sections, white), dtype=np.float32)
 
 
-def _kick(kit: int, take: int) -> FloatArray:
+def _kick(kit: int, take: int) -> Wave:
     time = _times(0.30)
     base, sweep = (48.0, 120.0) if kit == 0 else ((43.0, 170.0) if kit == 1 else (58.0, 70.0))
     phase = base * time - sweep * 0.028 * np.exp(-time / 0.028)
@@ -125,69 +127,69 @@ def _kick(kit: int, take: int) -> FloatArray:
     return 0.9 * body + 0.18 * click
 
 
-def _snare(kit: int, take: int) -> FloatArray:
+def _snare(kit: int, take: int) -> Wave:
     time = _times(0.22)
     tone = np.sin(2 * np.pi * (185 + 12 * kit) * time) * np.exp(-time / 0.05)
     rattle = _noise(0.22, 1300.0, 9000.0, 50 + take) * np.exp(-time / (0.06 + 0.02 * kit))
     return 0.35 * tone + 0.42 * rattle
 
 
-def _brush(kit: int, take: int) -> FloatArray:
+def _brush(kit: int, take: int) -> Wave:
     time = _times(0.20)
     return 0.22 * _noise(0.20, 1800.0, 7000.0, 90 + take) * np.exp(-time / 0.07)
 
 
-def _clap(kit: int, take: int) -> FloatArray:
+def _clap(kit: int, take: int) -> Wave:
     time = _times(0.22)
     bursts = sum(np.where(time > at, np.exp(-(time - at) / 0.006), 0.0) for at in (0, 0.011, 0.021))
     tail = np.where(time > 0.03, np.exp(-(time - 0.03) / 0.06), 0.0)
     return 0.3 * _noise(0.22, 900.0, 5000.0, 130 + take) * (bursts + tail)
 
 
-def _rim(kit: int, take: int) -> FloatArray:
+def _rim(kit: int, take: int) -> Wave:
     time = _times(0.06)
     return 0.35 * np.sin(2 * np.pi * 1650 * time) * np.exp(-time / 0.010)
 
 
-def _hat(kit: int, take: int) -> FloatArray:
+def _hat(kit: int, take: int) -> Wave:
     time = _times(0.09)
     return 0.15 * _noise(0.09, 7500.0, None, 170 + take) * np.exp(-time / (0.018 + 0.006 * kit))
 
 
-def _open_hat(kit: int, take: int) -> FloatArray:
+def _open_hat(kit: int, take: int) -> Wave:
     time = _times(0.35)
     return 0.13 * _noise(0.35, 6800.0, None, 210 + take) * np.exp(-time / 0.12)
 
 
-def _ride(kit: int, take: int) -> FloatArray:
+def _ride(kit: int, take: int) -> Wave:
     time = _times(0.6)
     bell = sum(np.sin(2 * np.pi * hz * time + hz) for hz in (3170, 4210, 5390, 7130))
     wash = _noise(0.6, 5000.0, None, 250 + take)
     return (0.018 * bell + 0.05 * wash) * np.exp(-time / 0.16)
 
 
-def _shaker(kit: int, take: int) -> FloatArray:
+def _shaker(kit: int, take: int) -> Wave:
     time = _times(0.08)
     return 0.16 * _noise(0.08, 5200.0, 12000.0, 290 + take) * np.sin(np.pi * time / 0.08)
 
 
-def _tom(kit: int, take: int) -> FloatArray:
+def _tom(kit: int, take: int) -> Wave:
     time = _times(0.35)
     phase = (95 + 18 * (take % 3)) * time - 0.9 * np.exp(-time / 0.03)
     return 0.6 * np.sin(2 * np.pi * phase) * np.exp(-time / 0.12)
 
 
-def _crash(kit: int, take: int) -> FloatArray:
+def _crash(kit: int, take: int) -> Wave:
     time = _times(1.8)
     return 0.16 * _noise(1.8, 3500.0, None, 330 + take) * np.exp(-time / 0.45)
 
 
-def _stick(kit: int, take: int) -> FloatArray:
+def _stick(kit: int, take: int) -> Wave:
     time = _times(0.05)
     return 0.3 * np.sin(2 * np.pi * 2500 * time) * np.exp(-time / 0.008)
 
 
-DRUMS: Final[dict[str, Callable[[int, int], FloatArray]]] = {
+DRUMS: Final[dict[str, Callable[[int, int], Wave]]] = {
     "kick": _kick,
     "snare": _snare,
     "brush": _brush,

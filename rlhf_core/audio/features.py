@@ -1,8 +1,8 @@
 """The 121 features of every beat, in the order of `feature_table`.
 
-Frame-level values are averaged over the frames whose centres fall into the beat. `featuriser="fast"`
-is the package's own code; "librosa" computes the same frame-level values by plain calls of librosa
-(imported only then): it is the reference that the tests hold the fast path against.
+Frame-level values are averaged over the frames whose centres fall into the beat. The featuriser
+"fast" is the package's own code; "librosa" computes the same frame-level values by plain calls of
+librosa (imported only then): it is the reference that the tests hold the fast path against.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def beat_means(values: FloatArray, grid: BeatGrid, frame_rate: float) -> FloatAr
     end = np.clip(np.maximum(edges[1:], first + 1), 1, len(values))
     total = np.zeros((len(values) + 1, values.shape[1]))
     np.cumsum(values, axis=0, dtype=np.float64, out=total[1:])
-    return ((total[end] - total[first]) / (end - first)[:, None]).astype(np.float32)
+    means = (total[end] - total[first]) / (end - first)[:, None]
+    return np.asarray(means, dtype=np.float32)
 
 
 def beat_stems(
@@ -47,7 +48,7 @@ def beat_stems(
 
 
 def grid_features(grid: BeatGrid) -> dict[str, DoubleArray]:
-    """Where a beat stands: in its bar and phrase, and how its length departs from its neighbours."""
+    """Where a beat stands: in its bar and phrase, and how its length departs from the others."""
     phase, durations = grid.bar_phase, grid.durations
     first = int(np.argmax(phase == 0))
     phrase = (np.arange(grid.n_beats) - first) % PHRASE_BEATS / PHRASE_BEATS
@@ -110,6 +111,6 @@ def _librosa_frames(mono: FloatArray, rate: int) -> tuple[Frames, FloatArray]:
     columns = np.zeros((mel.shape[1], DELTA_SOURCE.stop), dtype=np.float32)
     for name, values in parts.items():
         columns[:, FEATURE_SLICES[name]] = np.atleast_2d(values).T
-    harmonic, percussive = librosa.decompose.hpss(np.sqrt(mel), kernel_size=(17, 9), mask=True)
+    _, percussive = librosa.decompose.hpss(np.sqrt(mel), kernel_size=(17, 9), mask=True)
     power = np.ascontiguousarray(mel.T)
     return Frames(columns, power, rate / HOP), np.asarray(percussive.T, dtype=np.float32)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
-import soxr
+import soxr  # type: ignore[import-untyped]
 
 from rlhf_core.errors import AudioError
 from rlhf_core.files import atomic_path
@@ -107,9 +108,9 @@ def read_audio(path: str | Path) -> Audio:
 def write_audio(
     path: Path, samples: FloatArray, sample_rate: int, subtype: str | None = None
 ) -> None:
-    """Write WAV or FLAC (by suffix) atomically, in blocks. samples: (frames, channels) or (frames,).
+    """Write WAV or FLAC (by suffix) atomically, in blocks. samples: (frames[, channels]).
 
-    Values beyond ±1 would wrap or clip: they are refused, because the caller should lower the level.
+    Values beyond ±1 would clip: they are refused, because the caller should lower the level.
     """
     suffix = path.suffix.lower()
     if suffix not in _DEFAULT_SUBTYPE:
@@ -130,10 +131,18 @@ def write_audio(
                 subtype=subtype or _DEFAULT_SUBTYPE[suffix],
             ) as file,
         ):
+            sixteen = file.subtype == "PCM_16"
             for start in range(0, len(block), BLOCK_FRAMES):
-                file.write(block[start : start + BLOCK_FRAMES])
+                part = block[start : start + BLOCK_FRAMES]
+                file.write(_to_int16(part) if sixteen else part)
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{path}: cannot be written ({error})") from error
+
+
+def _to_int16(samples: FloatArray) -> npt.NDArray[np.int16]:
+    """The exact inverse of how 16-bit files are read (32768 = full scale)."""
+    scaled = np.rint(samples * np.float32(32768))
+    return np.asarray(np.clip(scaled, -32768, 32767), dtype=np.int16)
 
 
 def _mono(samples: FloatArray) -> FloatArray:

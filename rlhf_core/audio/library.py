@@ -85,8 +85,8 @@ def peaks(samples: FloatArray, points: int = WAVEFORM_POINTS) -> FloatArray:
     loud = np.maximum(samples.max(axis=1), -samples.min(axis=1))
     starts = np.arange(points) * len(loud) // points
     if len(loud) < points:
-        return np.minimum(loud[starts], 1.0).astype(np.float32)
-    return np.minimum(np.maximum.reduceat(loud, starts), 1.0).astype(np.float32)
+        return np.asarray(np.minimum(loud[starts], 1.0), dtype=np.float32)
+    return np.asarray(np.minimum(np.maximum.reduceat(loud, starts), 1.0), dtype=np.float32)
 
 
 def apply_corrections(grid: BeatGrid, operations: tuple[str, ...]) -> BeatGrid:

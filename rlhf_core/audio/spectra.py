@@ -152,7 +152,7 @@ def _frame_crossings(mono: FloatArray) -> DoubleArray:
     np.cumsum(negative[1:] != negative[:-1], out=total[2:])
     first, end = _windows(len(mono))
     # a change at sample i lies between i - 1 and i: the window's first sample has none inside
-    return (total[end] - total[np.minimum(first + 1, len(mono))]) / N_FFT
+    return np.asarray((total[end] - total[np.minimum(first + 1, len(mono))]) / N_FFT)
 
 
 def analyse_frames(mono: FloatArray, rate: int) -> Frames:

@@ -1,0 +1,227 @@
+"""Analyse songs ahead of time and fill the cache.
+
+    python -m rlhf_core.precache_stems training_data/
+    python -m rlhf_core.precache_stems song.wav other.flac --cache_dir cache --output_dir runs/1
+
+A folder that has `train/` or `test/` is a data folder: the songs in both are analysed into its
+`.cache`. Songs that are cached already cost only a hash, so the command can be stopped and started
+again. With --output_dir it writes a run folder, one line per song in songs.jsonl as each is done.
+Exit code 0 when at least one song is usable, 2 otherwise, 130 on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tqdm import tqdm
+
+from rlhf_core.audio.features import FEATURISERS
+from rlhf_core.audio.library import SPLITS, default_cache_dir, find_songs, load_song, song_id_of
+from rlhf_core.errors import AudioError, CoreError, DataError
+from rlhf_core.runs import RunFolder, running
+
+
+_COLUMNS: Final = (
+    "song_id",
+    "path",
+    "title",
+    "duration_s",
+    "sample_rate",
+    "channels",
+    "n_beats",
+    "tempo_bpm",
+    "beats_per_bar",
+    "beat_source",
+    "beat_confidence",
+    "stem_source",
+    "loudness_lufs",
+    "error",
+    "beat_times",
+    "bar_phase",
+    "waveform",
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One song to analyse."""
+
+    path: Path
+    cache_dir: Path
+    featuriser: str
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """Analyse one song (or take it from the cache): its line of songs.jsonl."""
+    row: dict[str, Any] = dict.fromkeys(_COLUMNS)
+    row |= {"path": str(task.path.resolve()), "title": task.path.stem}
+    row |= {"beat_times": [], "bar_phase": [], "waveform": []}
+    try:
+        row["song_id"] = song_id_of(task.path)
+        song = load_song(task.path, task.cache_dir, featuriser=task.featuriser)
+    except CoreError as error:
+        return row | {"error": str(error)}
+    except (OSError, MemoryError) as error:
+        return row | {"error": f"{task.path}: {type(error).__name__}: {error}"}
+    grid = song.state.grid
+    return row | {
+        "duration_s": song.duration_s,
+        "sample_rate": song.sample_rate,
+        "channels": song.channels,
+        "n_beats": grid.n_beats,
+        "tempo_bpm": grid.tempo_bpm,
+        "beats_per_bar": grid.beats_per_bar,
+        "beat_source": grid.source,
+        "beat_confidence": grid.confidence,
+        "stem_source": song.state.stem_source,
+        "loudness_lufs": song.loudness_lufs,
+        "beat_times": [round(float(time), 5) for time in grid.times],
+        "bar_phase": grid.bar_phase.tolist(),
+        "waveform": [round(float(peak), 4) for peak in song.waveform],
+    }
+
+
+def collect(paths: Sequence[Path], cache_dir: Path | None, featuriser: str = "fast") -> list[Task]:
+    """The songs that files and folders stand for. Raises CoreError where there are none."""
+    tasks: list[Task] = []
+    for path in paths:
+        if path.is_dir():
+            splits = [path / split for split in SPLITS if (path / split).is_dir()]
+            found = [song for folder in splits or [path] for song in find_songs(folder)]
+            cache = cache_dir or default_cache_dir(path)
+        elif path.exists():
+            found, cache = [path], cache_dir or default_cache_dir(path.parent)
+        else:
+            raise AudioError(f"{path}: there is no such file or folder; check the name")
+        tasks += [Task(song, cache, featuriser) for song in found]
+    if not tasks:
+        names = ", ".join(str(path) for path in paths)
+        raise DataError(f"{names}: no WAV, FLAC, OGG or MP3 files there (nor in train/ or test/)")
+    return tasks
+
+
+def _rows(tasks: Sequence[Task], workers: int) -> Iterator[dict[str, Any]]:
+    """Lines in the order in which songs are done. A worker that dies costs only its own song."""
+    if workers <= 1 or len(tasks) == 1:
+        yield from map(describe, tasks)
+        return
+    left = list(tasks)
+    context = multiprocessing.get_context("spawn")
+    count = min(workers, len(tasks))
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_leave_ctrl_c) as pool:
+        futures = {pool.submit(describe, task): task for task in tasks}
+        try:
+            while futures:
+                for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                    row = future.result()
+                    left.remove(futures.pop(future))
+                    yield row
+        except BrokenProcessPool:
+            logging.warning("a worker process died; going on with one process a song")
+        except (KeyboardInterrupt, GeneratorExit):
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for task in left:
+        yield _alone(task)
+
+
+def _alone(task: Task) -> dict[str, Any]:
+    """One song in a process of its own, so that one that kills it is named and the rest goes on."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_leave_ctrl_c) as pool:
+        try:
+            return pool.submit(describe, task).result()
+        except BrokenProcessPool:
+            row: dict[str, Any] = dict.fromkeys(_COLUMNS)
+            why = f"{task.path}: its analysis was killed, probably for want of memory; shorten it"
+            return row | {"path": str(task.path.resolve()), "title": task.path.stem, "error": why}
+
+
+def _leave_ctrl_c() -> None:
+    """Ctrl-C reaches the whole process group; only the parent answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def analyse_all(tasks: Sequence[Task], workers: int, run: RunFolder | None) -> tuple[int, int]:
+    """(usable, unusable) songs; each is reported as soon as it is done."""
+    usable = failed = 0
+    with tqdm(total=len(tasks), desc="analysing", unit="song") as bar:
+        for row in _rows(tasks, workers):
+            if row["error"] is None:
+                usable += 1
+                if row["beat_source"] == "fixed":
+                    bar.write(f"note: {row['title']}: no beat found; a fixed grid is used")
+            else:
+                failed += 1
+                bar.write(f"error: {row['error']}", file=sys.stderr)
+            if run is not None:
+                run.append("songs.jsonl", row)
+                run.progress((usable + failed) / len(tasks), f"analysed {row['title']}")
+            bar.update()
+    if not usable:
+        raise DataError(f"none of the {failed} files is usable; the reasons are above")
+    return usable, failed
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m rlhf_core.precache_stems",
+        description="Analyse songs (beats, features, stem proxies) and fill the cache.",
+    )
+    parser.add_argument("paths", nargs="+", type=Path, help="folders with songs, or song files")
+    parser.add_argument(
+        "--cache_dir", type=Path, help="where analyses are kept (default: FOLDER/.cache)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
+    parser.add_argument("--featuriser", choices=FEATURISERS, default="fast")
+    parser.add_argument("--output_dir", type=Path, help="write a run folder with songs.jsonl")
+    return parser.parse_args(argv)
+
+
+def _run(args: argparse.Namespace) -> None:
+    settings: dict[str, Any] = {
+        "paths": [str(path) for path in args.paths],
+        "cache_dir": str(args.cache_dir) if args.cache_dir else None,
+        "workers": args.workers,
+        "featuriser": args.featuriser,
+    }
+    run = RunFolder(args.output_dir, "analyse", settings) if args.output_dir else None
+    with running(run) if run is not None else nullcontext():
+        tasks = collect(args.paths, args.cache_dir, args.featuriser)
+        usable, failed = analyse_all(tasks, args.workers, run)
+        message = f"{usable} songs analysed" + (f", {failed} not usable" if failed else "")
+        if run is not None:
+            run.finish({"songs": usable, "failed": failed}, message)
+        print(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    # each process uses one core: more threads inside would only fight
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        _run(parse(argv))
+    except CoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
