@@ -19,14 +19,28 @@ TONES = {
     "cancelled": "warn",
 }
 KINDS = {
-    "train-reward": "Reward training",
-    "train-rlhf": "Policy training",
-    "train-policy": "Policy training",
-    "generate": "Making pairs",
     "analyse": "Analysing songs",
-    "evaluate": "Evaluation",
+    "bootstrap": "First reward model",
     "imitation": "First policy",
+    "generate": "Making pairs",
+    "train-reward": "Reward training",
+    "train-policy": "Policy training",
+    "evaluate": "Evaluation",
+    "simulate": "Simulated votes",
 }
+REWARD_KINDS = ("train-reward", "bootstrap")
+REWARD_FIGURES = (
+    ("log_loss", "log-loss (knowing nothing: 0.693)", 3),
+    ("ece", "calibration error", 3),
+    ("n_votes", "votes", 0),
+    ("n_songs", "songs", 0),
+)
+POLICY_FIGURES = (
+    ("total_reward", "total reward", 2),
+    ("learned_reward", "learned reward", 2),
+    ("dense_reward", "dense reward", 2),
+    ("keep_ratio", "beats kept", 2),
+)
 ENDED = ("finished", "failed", "cancelled")
 LOG_LINES = 40
 
@@ -57,20 +71,8 @@ CURVES = (
         {"kl_reference": "to the reference", "approx_kl": "per update"},
     ),
     Curve("Entropy of the policy", "nats per decision", {"entropy": "entropy"}),
-    Curve(
-        "Accuracy",
-        "share of votes right",
-        {
-            "accuracy": "held-out votes",
-            "train_accuracy": "training votes",
-            "implicit_accuracy": "implicit reward",
-        },
-    ),
-    Curve(
-        "Log-loss",
-        "nats per vote",
-        {"log_loss": "held-out votes", "val_loss": "held-out votes", "train_log_loss": "training"},
-    ),
+    Curve("Accuracy", "share right", {"accuracy": "accuracy"}),
+    Curve("Log-loss", "nats per vote", {"log_loss": "log-loss"}),
     Curve(
         "Health of the updates",
         "share",
@@ -122,27 +124,17 @@ def results(view: Mapping[str, Any]) -> Html:
     metrics = found.get("metrics") if isinstance(found, Mapping) else None
     if not isinstance(metrics, Mapping) or not metrics:
         return Html("")
-    return text.figures(headline(metrics))
+    return text.figures(headline(metrics, reward=view.get("kind") in REWARD_KINDS))
 
 
-def headline(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """The figures worth large type, in words, of a reward model's or a policy's metrics."""
+def headline(metrics: Mapping[str, Any], *, reward: bool) -> dict[str, str]:
+    """The figures worth large type, in words: of a reward model, or else of a policy."""
     shown: dict[str, str] = {}
-    for key, name in (("accuracy", "held-out accuracy"), ("win_rate", "win rate, by the reward")):
-        if charts.is_real(metrics.get(key)):
-            shown[name] = text.interval(
-                metrics[key], metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
-            )
-    for key, name, digits in (
-        ("log_loss", "log-loss", 3),
-        ("ece", "calibration error", 3),
-        ("n_votes", "votes", 0),
-        ("n_songs", "songs", 0),
-        ("total_reward", "total reward", 2),
-        ("learned_reward", "learned reward", 2),
-        ("dense_reward", "dense reward", 2),
-        ("keep_ratio", "beats kept", 2),
-    ):
+    key, name = ("accuracy", "held-out accuracy") if reward else ("win_rate", "win rate")
+    if charts.is_real(metrics.get(key)):
+        low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
+        shown[name] = text.interval(metrics[key], low, high)
+    for key, name, digits in REWARD_FIGURES if reward else POLICY_FIGURES:
         if charts.is_real(metrics.get(key)):
             shown[name] = text.number(metrics[key], digits)
     return shown
@@ -158,21 +150,23 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> Html:
 
 def _curve(curve: Curve, rows: Sequence[Mapping[str, Any]]) -> str:
     lines: dict[str, charts.Series] = {}
-    stepped = any("step" in row for row in rows)
     for key, name in curve.keys.items():
-        points = [
-            (float(row["step"]) if "step" in row else float(i), row[key])
-            for i, row in enumerate(rows)
-            if charts.is_real(row.get(key))
-        ]
-        if points and name not in lines:
-            lines[name] = charts.Series(name, [x for x, _ in points], [y for _, y in points])
+        found = [(i, row) for i, row in enumerate(rows) if charts.is_real(row.get(key))]
+        if found and name not in lines:
+            lines[name] = charts.Series(
+                name,
+                [float(row.get("step", i)) for i, row in found],
+                [row[key] for _, row in found],
+                [row.get(f"{key}_low") for _, row in found],
+                [row.get(f"{key}_high") for _, row in found],
+            )
     if not lines:
         return ""
+    folds = any("folds" in row for row in rows)
     return charts.line_chart(
         curve.title,
         list(lines.values()),
-        x_label="steps" if stepped else "updates",
+        x_label="folds done (each on other songs)" if folds else "steps",
         y_label=curve.y_label,
     )
 

@@ -49,7 +49,9 @@ def _details(row: Mapping[str, Any], shown: Sequence[str]) -> Html:
     rest: dict[str, object] = {
         text.label(key): text.number(value, 3) if charts.is_real(value) else value
         for key, value in metrics.items()
-        if key not in shown and isinstance(value, (int, float, str)) and not key.endswith("_low")
+        if key not in shown
+        and isinstance(value, (int, float, str))
+        and not key.endswith(("_low", "_high"))
     }
     lineage = {
         "Made by run": row.get("run_id"),
@@ -62,9 +64,13 @@ def _details(row: Mapping[str, Any], shown: Sequence[str]) -> Html:
     return Html(f"<details><summary>Lineage and figures</summary>{text.facts(rest)}</details>")
 
 
-def _card(row: Mapping[str, Any], chips: Sequence[str], lines: Mapping[str, object]) -> Html:
+def _card(
+    row: Mapping[str, Any],
+    chips: Sequence[str],
+    lines: Mapping[str, object],
+    figures: Mapping[str, object],
+) -> Html:
     metrics = row.get("metrics") or {}
-    figures = runs.headline(metrics)
     status = str(row.get("status", ""))
     verdict, reasons = verdict_of(metrics)
     said = ""
@@ -86,12 +92,15 @@ def _card(row: Mapping[str, Any], chips: Sequence[str], lines: Mapping[str, obje
 def policy_card(row: Mapping[str, Any]) -> Html:
     """One policy version."""
     chips = [text.chip(row["algorithm"])] if row.get("algorithm") else []
+    metrics = row.get("metrics") or {}
+    if metrics.get("simulated"):
+        chips.append(text.chip("dry run", "warn"))
     lines = {
         "Parent": row.get("parent") or "none: the first policy",
         "Reward model": row.get("reward_model") or text.DASH,
         "Created": text.when(row.get("created_at")),
     }
-    return _card(row, chips, lines)
+    return _card(row, chips, lines, runs.headline(metrics, reward=False))
 
 
 def reward_card(row: Mapping[str, Any]) -> Html:
@@ -103,8 +112,16 @@ def reward_card(row: Mapping[str, Any]) -> Html:
         "Created": text.when(row.get("created_at")),
     }
     if charts.is_real(metrics.get("ceiling")):
-        lines["People agree with themselves"] = text.percent(metrics["ceiling"])
-    return _card(row, chips, lines)
+        lines["Ceiling"] = f"{text.percent(metrics['ceiling'])}, by people's own repeats"
+    if metrics.get("evaluated_on"):
+        lines["Judged on"] = metrics["evaluated_on"]
+    for name, found in (metrics.get("baselines") or {}).items():
+        if isinstance(found, Mapping):
+            low, high = found.get("accuracy_low"), found.get("accuracy_high")
+            lines[f"Baseline {text.label(name).lower()}"] = text.interval(
+                found.get("accuracy"), low, high
+            )
+    return _card(row, chips, lines, runs.headline(metrics, reward=True))
 
 
 def cards(rows: Sequence[Mapping[str, Any]], card: Callable[[Mapping[str, Any]], Html]) -> Html:

@@ -42,6 +42,19 @@ def edit(name: str, changes: dict[int, int], policy: str) -> dict[str, Any]:
     }
 
 
+def policy_row(i: int) -> dict[str, Any]:
+    grown = 1 - math.exp(-i / 12)
+    return {"step": i * 1000, "total_reward": grown, "learned_reward": 1.1 * grown,
+            "dense_reward": 0.4 + 0.1 * grown, "policy_loss": -0.02 * grown,
+            "value_loss": 0.5 - 0.3 * grown, "approx_kl": 0.01 + 0.002 * math.sin(i),
+            "kl_reference": 0.8 * grown, "entropy": 1.6 - 0.5 * grown,
+            "explained_variance": 0.9 * grown, "clip_fraction": 0.1 * grown}  # fmt: skip
+
+
+def policy_rows() -> list[dict[str, Any]]:
+    return [policy_row(i) for i in range(40)]
+
+
 class FakeOperations:
     """Records every call that changes something in `calls`."""
 
@@ -66,7 +79,7 @@ class FakeOperations:
             ),
         ]
         self.runs: list[dict[str, Any]] = [
-            self._run("r2", "train-rlhf"),
+            self._run("r2", "train-policy"),
             self._run("r1", "train-reward"),
         ]
 
@@ -151,7 +164,7 @@ class FakeOperations:
     def train_policy(self, **values: Any) -> dict[str, str]:
         if values["total_steps"] < 1:
             raise InvalidError(f"total_steps is {values['total_steps']}; it must be at least 1")
-        return self._start("train_policy", "train-rlhf", **values)
+        return self._start("train_policy", "train-policy", **values)
 
     def run_round(self, **values: Any) -> dict[str, str]:
         return self._start("run_round", "train-reward", **values)
@@ -167,28 +180,19 @@ class FakeOperations:
         if run is None:
             raise NotFoundError(f"there is no run {run_id!r}")
         reward = run["kind"] == "train-reward"
-        rows = [self._reward_row(i) if reward else self._policy_row(i) for i in range(40)]
+        rows = [self._reward_row(i) for i in range(5)] if reward else policy_rows()
         done = run["state"] == "finished"
         metrics = {"accuracy": 0.72, "accuracy_low": 0.63, "accuracy_high": 0.8, "log_loss": 0.58,
                    "ece": 0.06, "n_votes": 41, "n_songs": 9}  # fmt: skip
         return run | {
             "eta_s": None if done else 75.0,
             "error": None,
-            "command": f"python -m rlhf_core.{run['kind'].replace('-', '_')} --seed 0",
+            "command": "python -m rlhf_core.train_rlhf --seed 0",
             "metrics": [] if run["kind"] == "generate" else rows,
             "log_tail": "started\n<b>not bold</b>\nupdate 4",
             "results": {"metrics": metrics} if done and reward else {},
             "settings": {"seed": 0},
         }
-
-    @staticmethod
-    def _policy_row(i: int) -> dict[str, Any]:
-        grown = 1 - math.exp(-i / 12)
-        return {"step": i * 1000, "total_reward": grown, "learned_reward": 1.1 * grown,
-                "dense_reward": 0.4 + 0.1 * grown, "policy_loss": -0.02 * grown,
-                "value_loss": 0.5 - 0.3 * grown, "approx_kl": 0.01 + 0.002 * math.sin(i),
-                "kl_reference": 0.8 * grown, "entropy": 1.6 - 0.5 * grown,
-                "explained_variance": 0.9 * grown, "clip_fraction": 0.1 * grown}  # fmt: skip
 
     @staticmethod
     def _reward_row(i: int) -> dict[str, Any]:
@@ -213,7 +217,8 @@ class FakeOperations:
 
     def list_reward_models(self) -> list[dict[str, Any]]:
         good = {"accuracy": 0.72, "accuracy_low": 0.63, "accuracy_high": 0.8, "log_loss": 0.58,
-                "ece": 0.06, "ceiling": 0.84}  # fmt: skip
+                "ece": 0.06, "ceiling": 0.84, "baselines": {"length": {"accuracy": 0.55,
+                "accuracy_low": 0.45, "accuracy_high": 0.64}}}  # fmt: skip
         return [
             {"version": "reward_v0", "status": "available", "synthetic": True, "n_votes": 0,
              "metrics": {}, "created_at": "2026-11-20T09:00:00Z", "path": "models/reward_v0.pt"},
