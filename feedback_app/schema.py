@@ -40,7 +40,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             edit_b VARCHAR NOT NULL, original_path VARCHAR NOT NULL, original_duration_s DOUBLE,
             original_edl JSON NOT NULL, original_peaks JSON, pool VARCHAR NOT NULL,
             regions_a JSON NOT NULL, regions_b JSON NOT NULL, gains_db JSON, loudness_lufs DOUBLE,
-            run_id VARCHAR, created_at TIMESTAMP NOT NULL, retired BOOLEAN NOT NULL)""",
+            run_id VARCHAR, created_at TIMESTAMP NOT NULL, retired BOOLEAN NOT NULL,
+            beats_changed BOOLEAN NOT NULL DEFAULT false)""",
         """CREATE TABLE assignments (
             assignment_id VARCHAR PRIMARY KEY, pair_id VARCHAR NOT NULL,
             annotator VARCHAR NOT NULL, b_first BOOLEAN NOT NULL, first_side VARCHAR NOT NULL,

@@ -30,6 +30,7 @@ def serve(root: Path, *, host: str | None = None, port: int | None = None) -> in
         app = build_app(services)
         for line in first_accounts(services):
             print(line)
+        services.jobs.watch(services.operations.tick)
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=5,
             server_header=False,

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from feedback_app.auth import Sessions
+from feedback_app.commands import build
 from feedback_app.database import Database
+from feedback_app.jobs import Build, Jobs
 from feedback_app.operations import Operations
 from feedback_app.settings import Settings, load_settings
 from feedback_app.store import Store
@@ -25,15 +27,22 @@ class Services:
     store: Store
     sessions: Sessions
     annotation: Annotation
+    jobs: Jobs
     operations: Operations
 
     def close(self) -> None:
+        self.jobs.close()
         self.store.close()
         self.workspace.release()
 
 
-def open_services(root: Path, url: str = "", **overrides: Any) -> Services:
-    """Take a workspace and open it. Raises WorkspaceError when another process has it."""
+def open_services(
+    root: Path, url: str = "", *, commands: Build = build, **overrides: Any
+) -> Services:
+    """Take a workspace and open it. Raises WorkspaceError when another process has it.
+
+    commands: what builds a run's argv (tests put their own in). overrides: settings.
+    """
     workspace = Workspace(root)
     settings = load_settings(workspace.root, **overrides)
     holder = workspace.acquire(url)
@@ -43,6 +52,7 @@ def open_services(root: Path, url: str = "", **overrides: Any) -> Services:
         workspace.release()
         raise
     sessions = Sessions(store, settings.session_days)
-    operations = Operations(store, workspace, settings, sessions)
+    jobs = Jobs(store, workspace, settings, commands)
+    operations = Operations(store, workspace, settings, sessions, jobs)
     annotation = Annotation(store, settings)
-    return Services(workspace, settings, holder, store, sessions, annotation, operations)
+    return Services(workspace, settings, holder, store, sessions, annotation, jobs, operations)

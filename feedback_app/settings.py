@@ -21,7 +21,11 @@ PREFIX = "FEEDBACK_APP_"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a researcher may choose. Seconds end in _s; shares are 0..1."""
+    """What a researcher may choose. Seconds end in _s; shares are 0..1.
+
+    imitation_steps: 0 leaves the number to the command. test_share: share of added songs that are
+    held out for testing. launcher: put before a run's command (torchrun, srun, ssh).
+    """
 
     host: str = "127.0.0.1"
     port: int = 7860
@@ -39,6 +43,12 @@ class Settings:
     auto_generate: bool = True
     low_water: int = 6
     generate_count: int = 12
+    auto_prepare: bool = True
+    first_pairs: int = 24
+    bootstrap_time_limit_s: float = 45.0
+    bootstrap_pairs: int = 5000
+    imitation_steps: int = 0
+    test_share: float = 0.25
     share_random: float = 0.25
     share_chosen: float = 0.35
     share_cross: float = 0.15
@@ -52,12 +62,12 @@ class Settings:
     def __post_init__(self) -> None:
         at_least_one = (
             "session_days", "max_upload_mb", "votes_per_pair", "lease_minutes", "goal",
-            "generate_count", "threads",
+            "generate_count", "threads", "first_pairs", "bootstrap_pairs",
         )  # fmt: skip
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise InvalidError(f"setting {name} is {getattr(self, name)}; it must be >= 1")
-        for name in ("required_region_share", *SHARES):
+        for name in ("required_region_share", "test_share", *SHARES):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidError(f"setting {name} is {getattr(self, name)}; it must be 0..1")
         if abs(sum(getattr(self, name) for name in SHARES) - 1) > 1e-6:

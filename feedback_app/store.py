@@ -7,12 +7,13 @@ of `database`. Functions whose first argument is a cursor run inside a write. Va
 from __future__ import annotations
 
 from feedback_app.store_accounts import AccountRows
+from feedback_app.store_exports import ExportRows
 from feedback_app.store_library import LibraryRows
 from feedback_app.store_runs import RunRows
 from feedback_app.store_votes import VoteRows
 
 
-class Store(AccountRows, LibraryRows, VoteRows, RunRows):
+class Store(AccountRows, LibraryRows, VoteRows, RunRows, ExportRows):
     """Everything that is read from and written to the database."""
 
     def close(self) -> None:

@@ -13,7 +13,9 @@ EDIT_JSON = ("actions", "edl", "peaks")
 PAIR_JSON = ("original_edl", "original_peaks", "regions_a", "regions_b", "gains_db")
 
 
-def insert_pair(cursor: Any, pair: Row, edits: list[Row], run_id: str | None) -> bool:
+def insert_pair(
+    cursor: Any, pair: Row, edits: list[Row], run_id: str | None, *, retired: bool = False
+) -> bool:
     """A pair and its edits, as rows of plain values; False where the pair is there already."""
     cursor.execute("SELECT 1 FROM pairs WHERE pair_id = ?", [pair["pair_id"]])
     if cursor.fetchone() is not None:
@@ -22,7 +24,7 @@ def insert_pair(cursor: Any, pair: Row, edits: list[Row], run_id: str | None) ->
         row = edit | {name: dumps(edit.get(name)) for name in EDIT_JSON}
         insert(cursor, "edits", row, ignore=True)
     row = pair | {name: dumps(pair.get(name)) for name in PAIR_JSON}
-    insert(cursor, "pairs", row | {"run_id": run_id, "created_at": utc_now(), "retired": False})
+    insert(cursor, "pairs", row | {"run_id": run_id, "created_at": utc_now(), "retired": retired})
     return True
 
 
@@ -42,14 +44,36 @@ class LibraryRows:
     database: Database
 
     def songs(self) -> list[Row]:
-        rows = self.database.rows("SELECT * FROM songs ORDER BY added_at, title, song_id")
-        return [decoded(row, SONG_JSON) for row in rows]
+        """Every song, oldest first, without the long arrays."""
+        return self.database.rows(
+            f"SELECT * EXCLUDE ({', '.join(SONG_JSON)}) FROM songs"
+            " ORDER BY added_at, title, song_id"
+        )
 
     def song(self, song_id: str) -> Row:
         row = self.database.row("SELECT * FROM songs WHERE song_id = ?", [song_id])
         if row is None:
             raise NotFoundError(f"there is no song {song_id!r}")
         return decoded(row, SONG_JSON)
+
+    def find_song(self, song_id: str) -> Row | None:
+        return self.database.row("SELECT * FROM songs WHERE song_id = ?", [song_id])
+
+    def reanalyse_song(self, song_id: str) -> None:
+        values = {"status": "analysing", "error": None}
+        self.database.write(lambda cursor: self.update_song(cursor, song_id, values))
+
+    def beats_changed(self, song_id: str) -> None:
+        """The song is analysed again on other beats; its pairs are not shown any more."""
+
+        def work(cursor: Any) -> None:
+            self.update_song(cursor, song_id, {"status": "analysing", "error": None})
+            cursor.execute(
+                "UPDATE pairs SET retired = true, beats_changed = true WHERE song_id = ?",
+                [song_id],
+            )
+
+        self.database.write(work)
 
     def add_song(self, song: Row) -> bool:
         """Insert a song that is being analysed; False where it is there already."""
@@ -107,6 +131,41 @@ class LibraryRows:
     def add_pair(self, pair: Row, edits: list[Row], run_id: str | None = None) -> bool:
         return self.database.write(lambda cursor: insert_pair(cursor, pair, edits, run_id))
 
+    def list_pairs(self, limit: int) -> list[Row]:
+        """The newest pairs with title, versions and number of current votes."""
+        return self.database.rows(
+            """SELECT p.pair_id, s.title, p.pool, ea.policy AS policy_a, eb.policy AS policy_b,
+                p.created_at, p.retired, p.run_id,
+                (SELECT count(*) FROM current_votes AS v WHERE v.pair_id = p.pair_id) AS votes
+            FROM pairs AS p JOIN songs AS s USING (song_id)
+            JOIN edits AS ea ON ea.edit_id = p.edit_a JOIN edits AS eb ON eb.edit_id = p.edit_b
+            ORDER BY p.created_at DESC, p.pair_id LIMIT ?""",
+            [limit],
+        )
+
+    def votes_on(self, pair_id: str) -> Row:
+        """votes_a, votes_b, ties of one pair, from people's current votes."""
+        row = self.database.row(
+            """SELECT count(*) FILTER (choice = 'a') AS votes_a,
+                count(*) FILTER (choice = 'b') AS votes_b,
+                count(*) FILTER (choice IN ('tie', 'both_bad')) AS ties
+            FROM current_votes WHERE pair_id = ? AND NOT simulated""",
+            [pair_id],
+        )
+        assert row is not None
+        return row
+
+    def retire_unheard_pairs(self, but_of: str) -> None:
+        """Pairs of older versions that nobody has been given make room for a new version's."""
+        self.database.execute(
+            """UPDATE pairs SET retired = true WHERE NOT retired
+            AND NOT EXISTS (SELECT 1 FROM assignments AS a WHERE a.pair_id = pairs.pair_id
+                AND a.state IN ('open', 'done'))
+            AND NOT EXISTS (SELECT 1 FROM edits AS e WHERE e.policy = ?
+                AND e.edit_id IN (pairs.edit_a, pairs.edit_b))""",
+            [but_of],
+        )
+
     def policies(self) -> list[Row]:
         rows = self.database.rows("SELECT * FROM policies ORDER BY created_at, version")
         return [decoded(row, ("metrics",)) for row in rows]
@@ -153,6 +212,30 @@ class LibraryRows:
             raise NotFoundError(f"there is no reward model version {version!r}")
         return decoded(row, ("metrics",))
 
+    def add_shipped_reward_model(self, path: str) -> None:
+        """Register the bootstrap model that comes with the package as reward_v0."""
+
+        def work(cursor: Any) -> None:
+            row = {
+                "version": next_version(cursor, "reward_models", "reward_v", 0),
+                "path": path,
+                "status": "active",
+                "synthetic": True,
+                "metrics": "{}",
+                "n_votes": 0,
+                "created_at": utc_now(),
+            }
+            insert(cursor, "reward_models", row)
+
+        self.database.write(work)
+
     def active_reward_model(self) -> Row | None:
         row = self.database.row("SELECT * FROM reward_models WHERE status = 'active'")
         return None if row is None else decoded(row, ("metrics",))
+
+    def bootstrap_reward_model(self) -> Row | None:
+        """The model that every training starts from: made from synthetic edits, no votes."""
+        return self.database.row(
+            "SELECT * FROM reward_models WHERE synthetic AND snapshot IS NULL"
+            " ORDER BY created_at DESC LIMIT 1"
+        )

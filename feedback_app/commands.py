@@ -1,0 +1,225 @@
+"""The command of each kind of run: exactly what a researcher would type, built when it starts.
+
+Settings of a run are plain values kept in the database; what they leave open (the active policy,
+the newest reward model, the votes so far) is decided at the moment of the start, and written back
+into the settings so that the run can be told and repeated.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feedback_app.database import Row
+from feedback_app.errors import ConflictError, InvalidError
+from feedback_app.settings import Settings
+from feedback_app.snapshots import write_snapshot
+from feedback_app.store import Store
+from feedback_app.workspace import Workspace
+
+KINDS = (
+    "analyse", "bootstrap", "imitation", "generate",
+    "train-reward", "train-policy", "evaluate", "simulate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a command is built from."""
+
+    store: Store
+    workspace: Workspace
+    settings: Settings
+    folder: Path
+
+    def module(self, name: str) -> list[str]:
+        return [*self.settings.launcher, sys.executable, "-m", f"rlhf_core.{name}"]
+
+    def data(self) -> list[str]:
+        """--data_dir, --cache_dir, --output_dir of this run; links its songs."""
+        link_songs(self.store, self.workspace, self.folder / "data")
+        return [
+            "--data_dir", str(self.folder / "data"), "--cache_dir", str(self.workspace.cache),
+            "--output_dir", str(self.folder), "--threads", str(self.settings.threads),
+        ]  # fmt: skip
+
+    def path(self, stored: str) -> str:
+        return str(self.workspace.resolve(stored))
+
+
+def link_songs(store: Store, workspace: Workspace, data: Path) -> None:
+    """train/ and test/ of a run: links to the songs that are ready, by split."""
+    songs = [song for song in store.songs() if song["status"] == "ready"]
+    if not any(song["split"] == "train" for song in songs):
+        raise ConflictError("there is no analysed song to train on; add songs first")
+    for song in songs:
+        source = workspace.resolve(song["path"])
+        link = data / song["split"] / f"{song['song_id']}{source.suffix.lower()}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(os.path.relpath(source, link.parent))
+
+
+def build(kind: str, settings: Row, context: Context) -> tuple[list[str], Row]:
+    """The argv of a run and its settings with everything decided."""
+    if kind not in BUILDERS:
+        raise InvalidError(f"unknown kind of run {kind!r}; known: {', '.join(KINDS)}")
+    return BUILDERS[kind](dict(settings), context)
+
+
+def policy_of(settings: Row, store: Store, name: str = "policy") -> Row:
+    """The policy version that a run means: named, made earlier in its chain, or the active one."""
+    wanted = settings.get(name) or settings.get("chain", {}).get("policy")
+    found = store.policy(wanted) if wanted else store.active_policy()
+    if found is None:
+        raise ConflictError("there is no active policy yet; prepare the workspace first")
+    return found
+
+
+def reward_of(settings: Row, store: Store) -> Row | None:
+    """The reward model that a run means; None where there is none yet."""
+    wanted = settings.get("reward_model") or settings.get("chain", {}).get("reward_model")
+    return store.reward_model(wanted) if wanted else store.active_reward_model()
+
+
+def _seed(settings: Row) -> int:
+    """The given seed, or a new one that is written down."""
+    if settings.get("seed") is None:
+        settings["seed"] = secrets.randbelow(2**31)
+    return int(settings["seed"])
+
+
+def _analyse(settings: Row, context: Context) -> tuple[list[str], Row]:
+    files = [context.path(context.store.song(song_id)["path"]) for song_id in settings["songs"]]
+    argv = [
+        *context.module("precache_stems"), *files, "--cache_dir", str(context.workspace.cache),
+        "--workers", str(settings.get("workers", 1)), "--output_dir", str(context.folder),
+    ]  # fmt: skip
+    return argv, settings
+
+
+def _bootstrap(settings: Row, context: Context) -> tuple[list[str], Row]:
+    limit = settings.get("time_limit_s", context.settings.bootstrap_time_limit_s)
+    extra = ["--pairs", str(context.settings.bootstrap_pairs), "--time_limit", str(limit)]
+    argv = [*context.module("reward.pretraining"), *context.data(), *extra]
+    return [*argv, "--seed", str(_seed(settings))], settings
+
+
+def _imitation(settings: Row, context: Context) -> tuple[list[str], Row]:
+    argv = [*context.module("policy.imitation"), *context.data()]
+    if context.settings.imitation_steps:
+        argv += ["--steps", str(context.settings.imitation_steps)]
+    return [*argv, "--seed", str(_seed(settings))], settings
+
+
+def _generate(settings: Row, context: Context) -> tuple[list[str], Row]:
+    policy = policy_of(settings, context.store)
+    settings["policy"] = policy["version"]
+    argv = [
+        *context.module("policy.generate"), *context.data(),
+        "--policy", context.path(policy["path"]), "--policy_name", policy["version"],
+        "--count", str(settings["count"]), "--seed", str(_seed(settings)),
+    ]  # fmt: skip
+    if settings.get("versus"):
+        other = context.store.policy(settings["versus"])
+        argv += ["--versus", context.path(other["path"]), "--versus_name", other["version"]]
+    reward = reward_of(settings, context.store)
+    if reward is not None:
+        settings["reward_model"] = reward["version"]
+        argv += ["--reward_model", context.path(reward["path"])]
+    app = context.settings
+    chosen = app.share_chosen if reward is not None else 0.0
+    cross = app.share_cross if settings.get("versus") else 0.0
+    shares = {"broad": app.share_broad, "chosen": chosen, "cross": cross}
+    for name, share in shares.items():
+        argv += [f"--share_{name}", f"{share:g}"]
+    return argv, settings
+
+
+def _snapshot(settings: Row, context: Context) -> str:
+    made = write_snapshot(context.store, context.workspace, bool(settings.get("include_simulated")))
+    if made.rows == 0:
+        raise ConflictError("there are no votes to learn from yet; listen to some pairs first")
+    settings["snapshot"], settings["n_votes"] = made.sha256, made.rows
+    return str(made.path)
+
+
+def _train_reward(settings: Row, context: Context) -> tuple[list[str], Row]:
+    argv = [
+        *context.module("train_reward"), "--preferences", _snapshot(settings, context),
+        *context.data(), "--seed", str(_seed(settings)),
+    ]  # fmt: skip
+    bootstrap = context.store.bootstrap_reward_model()
+    if bootstrap is not None:
+        argv += ["--reward_model", context.path(bootstrap["path"])]
+    return argv + (["--include_simulated"] if settings.get("include_simulated") else []), settings
+
+
+def _train_policy(settings: Row, context: Context) -> tuple[list[str], Row]:
+    parent = policy_of(settings, context.store, "parent")
+    reward = reward_of(settings, context.store)
+    settings["parent"] = parent["version"]
+    argv = [
+        *context.module("train_rlhf"), *context.data(),
+        "--algorithm", settings["algorithm"], "--total_steps", str(settings["total_steps"]),
+        "--learned_reward_weight", f"{settings['learned_weight']:g}",
+        "--dense_reward_weight", f"{settings['dense_weight']:g}",
+        "--device", settings["device"], "--seed", str(_seed(settings)),
+        "--policy", context.path(parent["path"]),
+        "--save_interval", str(max(1000, min(10000, settings["total_steps"] // 4))),
+    ]  # fmt: skip
+    if reward is not None:
+        settings["reward_model"] = reward["version"]
+        argv += ["--reward_model", context.path(reward["path"])]
+    if settings.get("on_votes"):
+        argv += ["--preferences", _snapshot(settings, context)]
+        argv += ["--include_simulated"] if settings.get("include_simulated") else []
+    if settings.get("checkpoint"):
+        argv += ["--checkpoint", context.path(settings["checkpoint"])]
+    return argv, settings
+
+
+def _evaluate(settings: Row, context: Context) -> tuple[list[str], Row]:
+    policy = policy_of(settings, context.store)
+    link_songs(context.store, context.workspace, context.folder / "data")
+    test = context.folder / "data" / "test"
+    settings["evaluated_on"] = "test songs" if test.is_dir() else "training songs"
+    argv = [
+        *context.module("evaluation"), "--checkpoint", context.path(policy["path"]),
+        "--test_dir", str(test if test.is_dir() else context.folder / "data" / "train"),
+        "--cache_dir", str(context.workspace.cache), "--output_dir", str(context.folder),
+    ]  # fmt: skip
+    if policy["parent"]:
+        argv += ["--parent", context.path(context.store.policy(policy["parent"])["path"])]
+    reward = reward_of(settings, context.store)
+    if reward is not None:
+        argv += ["--reward_model", context.path(reward["path"])]
+    return argv, settings
+
+
+def _simulate(settings: Row, context: Context) -> tuple[list[str], Row]:
+    pairs = context.workspace.runs / settings["chain"]["pairs_run"] / "pairs.jsonl"
+    argv = [
+        *context.module("simulate_votes"), "--pairs", str(pairs), *context.data(),
+        "--judge", settings["judge"], "--noise", f"{settings['noise']:g}",
+        "--seed", str(_seed(settings)),
+    ]  # fmt: skip
+    return argv, settings
+
+
+Builder = Callable[[dict[str, Any], Context], tuple[list[str], Row]]
+BUILDERS: dict[str, Builder] = {
+    "analyse": _analyse,
+    "bootstrap": _bootstrap,
+    "imitation": _imitation,
+    "generate": _generate,
+    "train-reward": _train_reward,
+    "train-policy": _train_policy,
+    "evaluate": _evaluate,
+    "simulate": _simulate,
+}

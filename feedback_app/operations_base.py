@@ -1,0 +1,31 @@
+"""What the parts of `Operations` share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from feedback_app.auth import Sessions
+from feedback_app.database import Row
+from feedback_app.jobs import Jobs
+from feedback_app.settings import Settings
+from feedback_app.store import Store
+from feedback_app.workspace import Workspace
+
+
+class Base:
+    """The services that operations use."""
+
+    if TYPE_CHECKING:
+        store: Store
+        workspace: Workspace
+        settings: Settings
+        sessions: Sessions
+        jobs: Jobs
+
+
+def plain(row: Row) -> Row:
+    """A row that JSON can write: times become ISO text in UTC."""
+    return {
+        name: value.isoformat() + "Z" if hasattr(value, "isoformat") else value
+        for name, value in row.items()
+    }

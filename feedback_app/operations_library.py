@@ -1,0 +1,176 @@
+"""Operations on songs and pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from feedback_app.database import Row, utc_now
+from feedback_app.errors import InvalidError, NotFoundError
+from feedback_app.operations_base import Base, plain
+from rlhf_core.audio.corrections import add_correction
+from rlhf_core.files import atomic_path
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+MEGABYTE = 1024 * 1024
+
+
+class LibraryOperations(Base):
+    """Songs come in, are analysed, split and corrected; pairs are listed."""
+
+    def add_songs(self, paths: list[str], synthetic: bool = False) -> Row:
+        """Copy files (or the audio files of folders) into the library and analyse them.
+
+        Returns {run_id (None where nothing is new), added, skipped: [{path, reason}]}.
+        """
+        added: list[str] = []
+        skipped: list[Row] = []
+        for path in _audio_files(paths):
+            try:
+                song_id = self._take_in(path, synthetic)
+            except (InvalidError, OSError) as error:
+                skipped.append({"path": str(path), "reason": str(error)})
+                continue
+            if song_id is None:
+                skipped.append({"path": str(path), "reason": "it is in the library already"})
+            else:
+                added.append(song_id)
+        run_id = self.jobs.submit("analyse", {"songs": added}) if added else None
+        return {"run_id": run_id, "added": len(added), "skipped": skipped}
+
+    def _take_in(self, path: Path, synthetic: bool) -> str | None:
+        """Copy one file under its content's name; None where it is there already."""
+        size, limit = path.stat().st_size, self.settings.max_upload_mb * MEGABYTE
+        if size > limit:
+            raise InvalidError(
+                f"{path.name} has {size / MEGABYTE:.0f} MB, the limit is "
+                f"{self.settings.max_upload_mb} MB (setting max_upload_mb)"
+            )
+        with path.open("rb") as file:
+            song_id = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        target = self.workspace.songs / song_id / f"song{path.suffix.lower()}"
+        known = self.store.find_song(song_id)
+        if known is not None and known["status"] != "failed":
+            return None
+        with atomic_path(target) as temporary:
+            shutil.copyfile(path, temporary)
+        row = {
+            "song_id": song_id,
+            "path": self.workspace.relative(target),
+            "title": path.name,
+            "split": self._split_of_next(),
+            "status": "analysing",
+            "synthetic": synthetic,
+            "added_at": utc_now(),
+        }
+        if not self.store.add_song(row):
+            self.store.reanalyse_song(song_id)
+        return song_id
+
+    def _split_of_next(self) -> str:
+        """Hold out every so many-th song for testing, as the setting `test_share` says."""
+        splits = [song["split"] for song in self.store.songs() if song["status"] != "failed"]
+        wanted = int((len(splits) + 1) * self.settings.test_share)
+        return "test" if wanted > splits.count("test") else "train"
+
+    def list_songs(self) -> list[Row]:
+        """Every song, without the long arrays."""
+        return [plain(row) for row in self.store.songs()]
+
+    def song_view(self, song_id: str) -> Row:
+        """One song with waveform, beat times and bar phases."""
+        return plain(self.store.song(song_id))
+
+    def set_split(self, song_id: str, split: str) -> dict[str, str]:
+        if split not in ("train", "test"):
+            raise InvalidError(f"split {split!r} is not train or test")
+        self.store.set_split(song_id, split)
+        return {"song_id": song_id, "split": split}
+
+    def correct_beats(self, song_id: str, how: str) -> Row:
+        """Correct a song's beats (double, halve, three_halves, offset:N, bars:N), analyse again.
+
+        Its pairs are taken out: their edits count beats that are not there any more.
+        """
+        self.store.song(song_id)
+        add_correction(self.workspace.cache, song_id, how)
+        self.store.beats_changed(song_id)
+        return {"run_id": self.jobs.submit("analyse", {"songs": [song_id]})}
+
+    def pairs_overview(self) -> dict[str, int]:
+        """{open, done, total} pairs."""
+        return dict(self.store.pool_counts(self.settings.votes_per_pair))
+
+    def list_pairs(self, limit: int = 100) -> list[Row]:
+        return [plain(row) for row in self.store.list_pairs(limit)]
+
+    def pair_view(self, pair_id: str) -> Row:
+        """A pair with both edits and how it was voted on: for researchers."""
+        pair = self.store.pair(pair_id)
+        shown = (
+            "edit_id",
+            "policy",
+            "preset",
+            "temperature",
+            "seed",
+            "duration_s",
+            "edl",
+            "actions",
+        )
+        edits = {side: self.store.edit(pair[side]) for side in ("edit_a", "edit_b")}
+        return {
+            "pair_id": pair_id,
+            "title": self.store.song(pair["song_id"])["title"],
+            "start_beat": edits["edit_a"]["start_beat"],
+            "end_beat": edits["edit_a"]["end_beat"],
+            "pool": pair["pool"],
+            "run_id": pair["run_id"],
+            "regions_a": pair["regions_a"],
+            "regions_b": pair["regions_b"],
+            **{side: {name: edit[name] for name in shown} for side, edit in edits.items()},
+            **self.store.votes_on(pair_id),
+        }
+
+    def empty_message(self) -> str:
+        """What an annotator is told when there is no pair to give."""
+        if self.jobs.active("generate", "imitation", "bootstrap", "analyse"):
+            return "New pairs are being made. This page goes on by itself when they are ready."
+        if self.pairs_overview()["total"] == 0:
+            return "There are no pairs yet. Ask the researcher to add songs."
+        return "You have heard every pair that is waiting. Thank you; come back later for more."
+
+    def media_path(self, media: str, name: str, researcher: bool) -> Path:
+        """The audio behind an opaque name, for its annotator or a researcher."""
+        row = self.store.assignment_of_media(media)
+        if row is None or (row["annotator"] != name and not researcher):
+            raise NotFoundError("there is no such audio, or it is not yours to hear")
+        pair = self.store.pair(row["pair_id"])
+        if media == row["media_original"]:
+            return self.workspace.resolve(pair["original_path"])
+        left = media == row["media_left"]
+        return self.edit_audio(pair["edit_b"] if left == row["b_first"] else pair["edit_a"])
+
+    def edit_audio(self, edit_id: str) -> Path:
+        return self.workspace.resolve(self.store.edit(edit_id)["audio_path"])
+
+    def original_audio(self, pair_id: str) -> Path:
+        return self.workspace.resolve(self.store.pair(pair_id)["original_path"])
+
+
+def _audio_files(paths: list[str]) -> list[Path]:
+    """The files named, and the audio files inside the folders named; NotFoundError for neither."""
+    found: list[Path] = []
+    for text in paths:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+            if not inside:
+                kinds = ", ".join(AUDIO_SUFFIXES)
+                raise NotFoundError(f"{path}: no audio files in this folder ({kinds})")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise NotFoundError(f"{path}: there is no such file or folder")
+    return found

@@ -1,0 +1,40 @@
+"""Snapshots: the current votes as one Parquet file, named by its content's hash, never changed.
+
+A run reads a snapshot and not the database, so a checkpoint names the exact votes that made it.
+Rows are in the order in which the votes came in; the same votes give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from feedback_app.store import Store
+from feedback_app.workspace import Workspace
+from rlhf_core.files import sha256_of
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A written snapshot."""
+
+    path: Path
+    sha256: str
+    rows: int
+
+
+def write_snapshot(store: Store, workspace: Workspace, include_simulated: bool) -> Snapshot:
+    """Write the votes as they are now, or find the same snapshot written before."""
+    temporary = workspace.snapshots / f".{uuid4().hex}.parquet"
+    try:
+        rows = store.copy_snapshot(temporary, include_simulated)
+        digest = sha256_of(temporary)
+        target = workspace.snapshots / f"{digest}.parquet"
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Snapshot(target, digest, rows)
