@@ -32,7 +32,6 @@ from rlhf_core.audio.library import SPLITS, default_cache_dir, find_songs, load_
 from rlhf_core.errors import AudioError, CoreError, DataError
 from rlhf_core.runs import RunFolder, running
 
-
 _COLUMNS: Final = (
     "song_id",
     "path",
