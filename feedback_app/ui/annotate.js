@@ -21,7 +21,8 @@ export class Sitting {
     this.strength = null;
     this.turn = 0; // counts what is shown, so that a late answer cannot replace something newer
     this.votes = JSON.parse(sessionStorage.getItem(VOTED) ?? "[]").map((id) => ({ id }));
-    this.autoplay = false;
+    this.autoplay = false; // the listener has begun: from now on pairs start by themselves
+    this.mayPlay = () => this.autoplay || transport.unlocked;
     this.outbox = new Outbox({
       onstored: (item, answer) => this.stored(item, answer),
       onrefused: (item, message) => this.refused(item, message),
@@ -126,7 +127,7 @@ export class Sitting {
     view.transport(transport);
     view.heard(pair.listening, transport);
     if (pair.assignment.progress && !this.outbox.items().length) view.progress(pair.assignment.progress);
-    if (this.autoplay || transport.unlocked) void transport.play();
+    if (this.mayPlay()) void transport.play();
     this.fetchAhead();
   }
 

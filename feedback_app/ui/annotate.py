@@ -15,7 +15,7 @@ from feedback_app.ui.player import Player, preload_tags
 
 PAGE_CSS = """
 .gradio-container { max-width: none !important; padding: 0 !important; }
-.gradio-container main { padding: 0 !important; max-width: none !important; }
+.gradio-container .main.app, #player, #player .html-container { padding: 0 !important; }
 """
 
 

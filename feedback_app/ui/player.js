@@ -22,9 +22,10 @@ export function mount(element, options) {
   });
   const sitting = new Sitting(view, transport);
   const tour = new Tour(view.parts, () => {
-    if (sitting.current && !transport.playing) void transport.play();
     sitting.autoplay = true;
+    if (sitting.current && !transport.playing) void transport.play();
   });
+  sitting.mayPlay = () => !tour.running && (sitting.autoplay || transport.unlocked);
   transport.onchange = () => view.transport(transport);
   view.tags(options.tags ?? []);
   listKeys(view.parts.keys);
@@ -153,7 +154,7 @@ function clock(root, { transport, view, sitting }) {
   new MutationObserver(redraw).observe(document.body, { attributeFilter: ["class"] });
 }
 
-/** Read-only state, for tests and for the curious at the console. */
+/** State to look at (and a seek), for tests and for the curious at the console. */
 function stateOf(transport, sitting) {
   return {
     get assignment() { return sitting.current?.assignment.assignment_id ?? null; },
@@ -167,6 +168,7 @@ function stateOf(transport, sitting) {
       const { beat, phase } = transport.moment();
       return beat + phase;
     },
+    seek: (seconds) => transport.seek(seconds),
     get differences() { return transport.pair?.differences ?? []; },
     get loop() { return transport.loop; },
     get open() { return sitting.current?.listening.open ?? false; },

@@ -38,8 +38,12 @@ export class Tour {
 
   open() {
     this.step = 0;
-    this.show();
     this.parts.tour.showModal();
+    this.show();
+  }
+
+  get running() {
+    return this.parts.tour.open;
   }
 
   next() {
