@@ -50,7 +50,7 @@ def build(operations: Any, guard: Guard) -> Loader:
             )
             file = gr.File(
                 label="Votes file",
-                file_types=[".csv", ".jsonl", ".json", ".parquet"],
+                file_types=[".csv", ".jsonl", ".ndjson", ".json"],
                 elem_id="import-file",
                 height=140,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -17,7 +18,7 @@ CORRECTIONS = (
     ("× 2", "double", "beats-double"),
     ("÷ 2", "halve", "beats-halve"),
     ("× 3/2", "three_halves", "beats-three-halves"),
-    ("Bar starts one beat later", "offset", "beats-offset"),
+    ("Bar starts one beat later", "offset:1", "beats-offset"),
 )
 
 
@@ -60,7 +61,7 @@ def build(operations: Any, guard: Guard) -> Loader:
     gr.HTML(
         text.heading(
             "One song",
-            "Beats that are an octave off are put right here; pairs made from now on use them.",
+            "Put right beats that are an octave off. Pairs made on the old beats are taken out.",
         )
     )
     with gr.Column(elem_classes="fa-panel"):
@@ -130,6 +131,19 @@ def _row(song: Mapping[str, Any]) -> list[object]:
     ]
 
 
+def taken_in(answer: Mapping[str, Any]) -> Html:
+    """How many files came in, and each one that did not with its reason."""
+    added, skipped = int(answer.get("added") or 0), list(answer.get("skipped") or [])
+    going_on = "; analysis is running" if added else ""
+    head = text.notice(
+        f"{text.plural(added, 'song')} taken in{going_on}.", "good" if added else "warn"
+    )
+    if not skipped:
+        return head
+    rows = [(PurePath(str(row["path"])).name, row["reason"]) for row in skipped]
+    return text.join(head, text.table(("Not taken in", "Why"), rows))
+
+
 def _songs(operations: Any, view: View, song_id: str | None) -> dict[Any, Any]:
     """The table, the picker and the picked song (None: the first that is ready)."""
     songs = operations.list_songs()
@@ -178,21 +192,14 @@ def _wire(
     def uploaded(files: list[str] | None) -> dict[Any, Any]:
         if not files:
             return {view.said: ""}
-        operations.add_songs([str(path) for path in files])
-        words = f"{text.plural(len(files), 'file')} taken in; analysis is running."
-        return _songs(operations, view, None) | {
-            view.said: text.notice(words, "good"),
-            upload: None,
-        }
+        answer = operations.add_songs([str(path) for path in files])
+        return _songs(operations, view, None) | {view.said: taken_in(answer), upload: None}
 
     def from_server(path: str | None) -> dict[Any, Any]:
         if not (path or "").strip():
             return {view.said: text.notice("Say which file or folder to add.", "warn")}
-        operations.add_songs([str(path).strip()])
-        return _songs(operations, view, None) | {
-            view.said: text.notice("Taken in; analysis is running.", "good"),
-            folder: "",
-        }
+        answer = operations.add_songs([str(path).strip()])
+        return _songs(operations, view, None) | {view.said: taken_in(answer), folder: ""}
 
     def pick(song_id: str | None) -> dict[Any, Any]:
         return _one(operations, view, song_id)

@@ -26,8 +26,9 @@ def build(operations: Any, guard: Guard) -> Loader:
             add = gr.Button("Add", variant="primary", elem_id="add-user")
             added = gr.HTML(elem_id="user-added")
         with gr.Column(elem_classes="fa-panel", min_width=280):
-            gr.HTML(text.heading("Stop or allow signing in"))
+            gr.HTML(text.heading("Somebody's account"))
             who = gr.Dropdown([], label="Name", elem_id="disable-name")
+            reset = gr.Button("New password", elem_id="reset-password")
             with gr.Row():
                 disable = gr.Button("Disable", variant="stop", elem_id="disable-user")
                 enable = gr.Button("Allow again", elem_id="enable-user")
@@ -49,6 +50,11 @@ def build(operations: Any, guard: Guard) -> Loader:
         made = operations.add_user(str(wanted).strip(), wanted_role)
         return people() | {added: password_note(made), name: ""}
 
+    def new_password(chosen: str | None) -> dict[Any, Any]:
+        if not chosen:
+            return {said: text.notice("Choose a name first.", "warn")}
+        return {said: password_note(operations.set_password(chosen))}
+
     def switch(disabled: bool) -> Any:
         def handler(chosen: str | None) -> dict[Any, Any]:
             if not chosen:
@@ -61,6 +67,7 @@ def build(operations: Any, guard: Guard) -> Loader:
 
     add.click(guard(create), [name, role], [*shown, added, name])
     name.submit(guard(create), [name, role], [*shown, added, name])
+    reset.click(guard(new_password), [who], [said])
     disable.click(guard(switch(True)), [who], [*shown, said])
     enable.click(guard(switch(False)), [who], [*shown, said])
     return Loader(guard(load), [*shown, added, said])
@@ -71,7 +78,7 @@ def password_note(made: Mapping[str, Any]) -> Html:
     return Html(
         '<div class="fa-notice fa-good" role="status">'
         f"<b>{esc(made['name'])}</b> can sign in with the password "
-        f'<code id="new-password" class="fa-secret">{esc(made["password"])}</code>. '
+        f'<code class="fa-secret">{esc(made["password"])}</code>. '
         "It is shown only now: pass it on.</div>"
     )
 

@@ -89,55 +89,72 @@ def summary_html(found: Mapping[str, Any]) -> Html:
     return text.join(counted, few)
 
 
-def _column(rows: Sequence[Mapping[str, Any]], *names: str) -> list[float | None]:
-    """A column by the first of its names that a row has."""
-    values = (next((r[n] for n in names if charts.is_real(r.get(n))), None) for r in rows)
-    return [None if value is None else float(value) for value in values]
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[float | None]:
+    return [float(row[name]) if charts.is_real(row.get(name)) else None for row in rows]
 
 
 def charts_html(rounds: Sequence[Mapping[str, Any]]) -> Html:
-    """Over the rounds: reward accuracy against the ceiling, win rate, votes."""
-    if not rounds:
-        return text.empty("No round yet: retrain the reward once there are votes.")
-    index = [float(i + 1) for i in range(len(rounds))]
-    accuracy = charts.Series(
-        "held-out accuracy",
-        index,
-        _column(rounds, "accuracy"),
-        _column(rounds, "accuracy_low"),
-        _column(rounds, "accuracy_high"),
+    """Over the rounds: reward accuracy against the ceiling, win rate by people, votes.
+
+    A round is a trained policy with its reward model. Dry runs are counted, not drawn.
+    """
+    real = [row for row in rounds if not row.get("simulated")]
+    dry = len(rounds) - len(real)
+    note = ""
+    if dry:
+        words = f"{text.plural(dry, 'round')} of dry runs with simulated votes left out here."
+        note = Html(f'<p class="fa-quiet">{esc(words)}</p>')
+    if not real:
+        empty = text.empty(
+            "No round yet: retrain the reward once there are votes, then the policy."
+        )
+        return text.join(empty, note)
+    drawn = [_accuracy_chart(real), _win_chart(real), _votes_chart(real)]
+    return text.join(Html(f'<div class="fa-charts">{"".join(drawn)}</div>'), note)
+
+
+def _numbers(rounds: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [float(row.get("round", i + 1)) for i, row in enumerate(rounds)]
+
+
+def _accuracy_chart(rounds: Sequence[Mapping[str, Any]]) -> Html:
+    index = _numbers(rounds)
+    bounds = (_column(rounds, "accuracy_low"), _column(rounds, "accuracy_high"))
+    accuracy = _column(rounds, "accuracy")
+    return charts.line_chart(
+        "Reward accuracy against the ceiling",
+        [
+            charts.Series("held-out accuracy", index, accuracy, *bounds),
+            charts.Series("ceiling: people's repeats", index, _column(rounds, "ceiling")),
+        ],
+        x_label="round",
+        y_label="share of votes right",
+        reference=(0.5, "chance"),
+        bounds=(0.4, 1.0),
     )
-    ceiling = charts.Series("ceiling: people's own consistency", index, _column(rounds, "ceiling"))
-    wins = charts.Series(
-        "against its parent",
-        index,
-        _column(rounds, "win_rate", "human_win_rate"),
-        _column(rounds, "win_rate_low", "human_win_rate_low"),
-        _column(rounds, "win_rate_high", "human_win_rate_high"),
+
+
+def _win_chart(rounds: Sequence[Mapping[str, Any]]) -> Html:
+    human = [row.get("human") or {} for row in rounds]
+    bounds = (_column(human, "low"), _column(human, "high"))
+    return charts.line_chart(
+        "Human win rate against the parent",
+        [charts.Series("new version", _numbers(rounds), _column(human, "win_rate"), *bounds)],
+        x_label="round",
+        y_label="share of pairs won",
+        reference=(0.5, "no better"),
+        bounds=(0.0, 1.0),
     )
-    votes = charts.Series("votes", index, _column(rounds, "n_votes", "votes"))
-    drawn = [
-        charts.line_chart(
-            "Reward accuracy against the ceiling",
-            [accuracy, ceiling],
-            x_label="round",
-            y_label="share of votes right",
-            reference=(0.5, "chance"),
-            bounds=(0.4, 1.0),
-        ),
-        charts.line_chart(
-            "Win rate of each new policy",
-            [wins],
-            x_label="round",
-            y_label="share of pairs won",
-            reference=(0.5, "no better"),
-            bounds=(0.0, 1.0),
-        ),
-        charts.line_chart(
-            "Votes used", [votes], x_label="round", y_label="votes", bounds=(0.0, 1.0)
-        ),
-    ]
-    return Html(f'<div class="fa-charts">{"".join(drawn)}</div>')
+
+
+def _votes_chart(rounds: Sequence[Mapping[str, Any]]) -> Html:
+    return charts.line_chart(
+        "Votes used",
+        [charts.Series("votes", _numbers(rounds), _column(rounds, "votes"))],
+        x_label="round",
+        y_label="votes",
+        bounds=(0.0, 1.0),
+    )
 
 
 def leaderboard_html(rows: Sequence[Mapping[str, Any]]) -> Html:
@@ -150,18 +167,14 @@ def leaderboard_html(rows: Sequence[Mapping[str, Any]]) -> Html:
     bars = [
         charts.Bar(
             str(row.get("version")),
-            row.get("score", row.get("strength")),
+            row.get("strength"),
             row.get("low"),
             row.get("high"),
-            note=f"({int(row.get('n_votes', row.get('votes')) or 0)} votes)",
+            note=f"({int(row.get('votes') or 0)} votes)",
         )
         for row in rows
     ]
-    few = [
-        str(r.get("version"))
-        for r in rows
-        if int(r.get("n_votes", r.get("votes")) or 0) < FEW_VOTES
-    ]
+    few = [str(row.get("version")) for row in rows if int(row.get("votes") or 0) < FEW_VOTES]
     note = ""
     if few:
         note = text.notice(
@@ -174,9 +187,9 @@ def leaderboard_html(rows: Sequence[Mapping[str, Any]]) -> Html:
 
 def behaviour_html(rows: Sequence[Mapping[str, Any]]) -> Html:
     """Keep ratio, joins and the actions used, over versions."""
-    if not rows:
+    shown = [row for row in rows if charts.is_real(row.get("keep_ratio"))][-VERSIONS_SHOWN:]
+    if not shown:
         return text.empty("No edits yet.")
-    shown = list(rows)[-VERSIONS_SHOWN:]
     kept = [
         charts.Bar(str(row["version"]), row.get("keep_ratio"), colour=i)
         for i, row in enumerate(shown)

@@ -17,6 +17,9 @@ from feedback_app.ui import runs, text, versions
 from feedback_app.ui.guard import Guard, Loader
 
 AUTO = "the active version"
+RUNS = 20  # in the picker
+WAIT = "wait"
+UNSEEN = "?"  # nothing has been polled yet
 
 
 class Settings(NamedTuple):
@@ -180,9 +183,10 @@ def _watch_panel() -> Watch:
 
 def _show(operations: Any, watch: Watch, run_id: str | None, seen: str) -> dict[Any, Any]:
     """What the page shows of a run (None: the newest), or {} where nothing has changed."""
-    listed = operations.list_runs(limit=20)
+    listed = operations.list_runs(RUNS)
     known = [run["run_id"] for run in listed]
-    picked = run_id if run_id in known else (known[0] if known else None)
+    going = [run["run_id"] for run in listed if run["state"] == "running"]
+    picked = run_id if run_id in known else next(iter([*going, *known]), None)
     view = operations.run_view(picked) if picked else None
     mark = json.dumps([listed, view], sort_keys=True, default=str)
     digest = f"{hash(mark):x}"
@@ -287,6 +291,19 @@ def _first_run(answer: dict[str, Any]) -> str | None:
     return str(ids[0]) if ids else None
 
 
+def _follower(operations: Any, run_id: str | None, over: list[str], before: str) -> str | None:
+    """The run that goes on where the watched one has just ended, WAIT while it is being made.
+
+    A round is a chain of runs: who watches one of them is taken along to the next.
+    """
+    if run_id not in over or before == UNSEEN or run_id in before.split(","):
+        return None
+    view = operations.run_view(run_id)
+    if view.get("next_run"):
+        return str(view["next_run"])
+    return WAIT if view["state"] == "finished" and view.get("steps_left") else None
+
+
 def _wire_watch(
     operations: Any,
     guard: Guard,
@@ -298,16 +315,19 @@ def _wire_watch(
 ) -> None:
     """Looking on once a second, picking a run, cancel and resume."""
     timer = gr.Timer(1)
-    before = gr.State("")
+    before = gr.State(UNSEEN)
 
     def poll(run_id: str | None, seen: str, ended: str) -> dict[Any, Any]:
+        over = [run["run_id"] for run in operations.list_runs(RUNS) if run["state"] in runs.ENDED]
+        followed = _follower(operations, run_id, over, ended)
+        if followed == WAIT:
+            over.remove(run_id)
+        elif followed:
+            run_id, seen = followed, ""
         changed = _show(operations, watch, run_id, seen)
-        done = ",".join(
-            run["run_id"] for run in operations.list_runs(limit=20) if run["state"] in runs.ENDED
-        )
+        done = ",".join(over)
         if done != ended:
-            changed |= {before: done}
-            changed |= shown.load() | _choices(operations, settings, versus)
+            changed |= {before: done} | shown.load() | _choices(operations, settings, versus)
         return changed
 
     def pick(run_id: str | None) -> dict[Any, Any]:

@@ -245,12 +245,13 @@ class FakeOperations:
     def roll_back(self) -> dict[str, str]:
         return self.promote("policy_v1")
 
-    def add_songs(self, paths: list[str]) -> dict[str, str]:
+    def add_songs(self, paths: list[str]) -> dict[str, Any]:
         self.songs += [
             self._song(len(self.songs) + i, Path(path).stem) | {"status": "analysing"}
             for i, path in enumerate(paths)
         ]
-        return self._start("add_songs", "analyse", paths=paths)
+        started = self._start("add_songs", "analyse", paths=paths)
+        return started | {"added": len(paths), "skipped": []}
 
     def list_songs(self) -> list[dict[str, Any]]:
         return [dict(song) for song in self.songs]
@@ -282,15 +283,16 @@ class FakeOperations:
             "votes_human": 41,
             "votes_simulated": 300,
             "rounds": [
-                {"round": i + 1, "n_votes": 20 * (i + 1), "accuracy": 0.6 + 0.06 * i,
+                {"round": i + 1, "votes": 20 * (i + 1), "accuracy": 0.6 + 0.06 * i,
                  "accuracy_low": 0.5 + 0.06 * i, "accuracy_high": 0.69 + 0.06 * i,
-                 "ceiling": 0.84, "win_rate": 0.5 + 0.1 * i, "win_rate_low": 0.35 + 0.1 * i,
-                 "win_rate_high": 0.65 + 0.1 * i}
-                for i in range(3)
+                 "ceiling": 0.84, "simulated": i == 3, "policy": f"policy_v{i + 2}",
+                 "human": None if i == 2 else {"win_rate": 0.5 + 0.1 * i, "low": 0.35 + 0.1 * i,
+                                               "high": 0.65 + 0.1 * i, "votes": 20}}
+                for i in range(4)
             ],
             "leaderboard": [
-                {"version": f"policy_v{i}", "score": 0.4 * i - 0.4, "low": 0.4 * i - 0.9,
-                 "high": 0.4 * i + 0.1, "n_votes": 10 * i}
+                {"version": f"policy_v{i}", "strength": 0.4 * i - 0.4, "low": 0.4 * i - 0.9,
+                 "high": 0.4 * i + 0.1, "votes": 10 * i}
                 for i in (3, 2, 1)
             ],
             "policy_behaviour": [
@@ -329,6 +331,9 @@ class FakeOperations:
             raise InvalidError(f"there is an account {name!r} already; choose another name")
         self.people[name] = self._person(name, role)
         return {"name": name, "role": role, "password": password or "seven-words-long"}
+
+    def set_password(self, name: str, password: str | None = None) -> dict[str, str]:
+        return {"name": name, "password": password or "eight-words-long"}
 
     def set_disabled(self, name: str, disabled: bool) -> dict[str, Any]:
         self.people[name]["disabled"] = disabled

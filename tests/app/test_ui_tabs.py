@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from feedback_app.ui import data, library, people, research, results, runs, versions
+from feedback_app.ui import data, library, people, research, results, runs, train, versions
 from tests.app.fake_operations import NASTY, FakeOperations
 
 
@@ -111,7 +111,7 @@ def test_songs_are_added_split_and_corrected(
     page: Page, operations: FakeOperations, tmp_path: Path
 ) -> None:
     shown = page.fire("upload-songs", "upload", [str(tmp_path / "new song.flac")])
-    assert "new song" in shown["song-table"] and "1 file taken in" in shown["library-message"]
+    assert "new song" in shown["song-table"] and "1 song taken in" in shown["library-message"]
     first = operations.songs[0]["song_id"]
     page.fire("song-split", "input", first, "test")
     assert operations.songs[0]["split"] == "test"
@@ -127,6 +127,7 @@ def test_a_new_user_s_password_is_shown_once(page: Page) -> None:
     assert shown["user-name"] == ""
     again = page.open("people")
     assert again["user-added"] == ""
+    assert "eight-words-long" in page.fire("reset-password", "click", "zoë")["people-message"]
     page.fire("disable-user", "click", "zoë")
     assert "disabled" in page.open("people")["people-table"]
 
@@ -156,6 +157,36 @@ def test_human_and_simulated_votes_stand_apart(operations: FakeOperations) -> No
     assert "<strong>300</strong><span>simulated votes" in shown
     few = results.summary_html({"votes_human": 3, "votes_simulated": 900})
     assert "3 votes by people so far: too few" in few
+
+
+def test_dry_runs_are_counted_and_not_drawn(operations: FakeOperations) -> None:
+    rounds = operations.results()["rounds"]
+    html = results.charts_html(rounds)
+    assert "1 round of dry runs" in html
+    assert html.count('class="whisker') == 3 + 2  # three accuracies, two win rates
+    assert "No round yet" in results.charts_html([row for row in rounds if row["simulated"]])
+
+
+def test_files_that_are_not_taken_in_are_told_with_their_reason() -> None:
+    answer = {"added": 1, "skipped": [{"path": "/tmp/x/<b>.txt", "reason": "not audio"}]}
+    html = library.taken_in(answer)
+    assert "1 song taken in; analysis is running" in html
+    assert "<td>&lt;b&gt;.txt</td><td>not audio</td>" in html
+
+
+def test_who_watches_a_round_is_taken_along_to_its_next_run(operations: FakeOperations) -> None:
+    def follower(before: str, **more: Any) -> str | None:
+        view = operations.run_view("r1") | more
+        asked = SimpleNamespace(run_view=lambda run_id: view)
+        return train._follower(asked, "r1", ["r1"], before)
+
+    assert follower("r0", next_run="r9", steps_left=1) == "r9"
+    assert follower("", next_run="r9", steps_left=1) == "r9"  # the first run ever
+    assert follower("r0", next_run=None, steps_left=1) == train.WAIT
+    assert follower("r0", next_run=None, steps_left=0) is None
+    assert follower("r0", next_run=None, steps_left=1, state="failed") is None
+    assert follower("r0,r1", next_run="r9") is None  # it had ended before
+    assert follower(train.UNSEEN, next_run="r9") is None  # the page has just been loaded
 
 
 def test_action_shares_are_of_all_actions() -> None:
