@@ -28,7 +28,7 @@ def tone(seconds: float, rate: int, channels: int, hz: float = 440.0) -> np.ndar
         ("vorbis.ogg", 44100, 2, {"format": "OGG", "subtype": "VORBIS"}),
         ("mpeg.mp3", 44100, 2, {"format": "MP3"}),
         ("LOUD.WAV", 22050, 1, {"subtype": "PCM_U8", "format": "WAV"}),
-        ("it's \"odd\" <script>alert(1)</script>.wav".replace("/", "∕"), 44100, 2, {}),
+        ('it\'s "odd" <script>alert(1)</script>.wav'.replace("/", "∕"), 44100, 2, {}),
         ("песня 歌 🎵.flac", 44100, 1, {}),
     ],
 )
