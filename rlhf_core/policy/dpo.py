@@ -102,7 +102,8 @@ class DPOTrainer:
         for _ in range(self.config.epochs):
             order = torch.randperm(pairs.batch.size, generator=generator).to(pairs.label.device)
             logs += [
-                self._step(pairs.select(rows)) for rows in torch.split(order, self.config.minibatch_pairs)
+                self._step(pairs.select(rows))
+                for rows in torch.split(order, self.config.minibatch_pairs)
             ]
         return {key: sum(log[key] for log in logs) / len(logs) for key in logs[0]}
 

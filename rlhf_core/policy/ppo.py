@@ -44,7 +44,7 @@ class PPOConfig:
         begins (0 switches it off).
     """
 
-    lr: float = 1e-3
+    lr: float = 5e-4
     epochs: int = 5
     minibatch_episodes: int = 8
     clip: float = 0.2
@@ -54,8 +54,8 @@ class PPOConfig:
     entropy_weight: float = 0.003
     max_grad_norm: float = 0.5
     update_kl: float = 0.03
-    kl_target: float = 0.15
-    kl_weight: float = 0.1
+    kl_target: float = 0.05
+    kl_weight: float = 0.3
 
     def __post_init__(self) -> None:
         positive = (self.lr, self.epochs, self.minibatch_episodes, self.clip, self.max_grad_norm)

@@ -252,7 +252,7 @@ class RLHFTrainer:
         reached = self.step // interval
         if reached > before // interval:
             self._save(f"checkpoint_{reached * interval}.pt")
-            self._write_history()
+            self.save_training_history()
 
     def _save(self, name: str, resumable: bool = True) -> Path:
         path = self.models / name
