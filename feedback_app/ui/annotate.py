@@ -11,7 +11,7 @@ import gradio as gr
 
 from feedback_app.settings import Settings
 from feedback_app.ui import theme
-from feedback_app.ui.player import Player, preload_tags
+from feedback_app.ui.player import player, preload_tags
 
 PAGE_CSS = """
 .gradio-container { max-width: none !important; padding: 0 !important; }
@@ -21,8 +21,9 @@ PAGE_CSS = """
 
 def build(settings: Settings) -> gr.Blocks:
     """The page, for `mount_gradio_app`."""
-    with gr.Blocks(title="Listen and vote", analytics_enabled=False, fill_width=True) as page:
-        Player(tags=settings.tags, elem_id="player")
+    page: gr.Blocks = gr.Blocks(title="Listen and vote", analytics_enabled=False, fill_width=True)
+    with page:
+        player(tags=settings.tags, elem_id="player")
     return page
 
 
