@@ -3,31 +3,183 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from feedback_app.arguments import build_parser, command_names
+from feedback_app.client import Caller, connected, follow
 from feedback_app.errors import AppError
+from feedback_app.serve import serve
 from rlhf_core.errors import CoreError
+
+LINES = 20
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m feedback_app")
-    parser.add_argument("command", nargs="?", default="serve", choices=["serve"])
-    parser.add_argument("--workspace", type=Path, default=Path())
-    parser.add_argument("--host")
-    parser.add_argument("--port", type=int)
-    options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    from feedback_app.serve import serve
-
+    """Exit status: 0 done, 2 an error that is explained, 130 stopped."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not set(given) & (command_names() | {"-h", "--help"}):
+        given.insert(0, "serve")
+    options = build_parser().parse_args(given)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     try:
-        return serve(options.workspace, host=options.host, port=options.port)
+        if options.command == "serve":
+            return serve(options.workspace, host=options.host, port=options.port, demo=options.demo)
+        with connected(options.workspace) as caller:
+            _commands()[_name(options)](caller, _arguments(options))
     except (AppError, CoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("stopped; runs that were started go on by themselves", file=sys.stderr)
         return 130
+    return 0
+
+
+def _name(options: argparse.Namespace) -> str:
+    action = getattr(options, "action", None)
+    return options.command if action is None else f"{options.command} {action}"
+
+
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What the operation is called with; paths are absolute, for the app may stand elsewhere."""
+    plain = ("command", "action", "workspace")
+    values = {name: value for name, value in vars(options).items() if name not in plain}
+    for name in ("path", "directory", "destination"):
+        if name in values:
+            values[name] = str(Path(values[name]).expanduser().resolve())
+    if "paths" in values:
+        values["paths"] = [str(Path(path).expanduser().resolve()) for path in values["paths"]]
+    return values
+
+
+Command = Callable[[Caller, dict[str, Any]], None]
+
+
+def _commands() -> dict[str, Command]:
+    return {
+        "status": _shown("status"),
+        "songs add": _add_songs,
+        "songs list": _table("list_songs", "song_id", "status", "split", "title", "error"),
+        "songs split": _shown("set_split"),
+        "pairs generate": _run("generate_pairs"),
+        "pairs export": _shown("export_pairs"),
+        "votes import": _import_votes,
+        "export": _shown("export"),
+        "users add": _account("add_user"),
+        "users password": _account("set_password"),
+        "users list": _table("list_annotators", "name", "role", "votes", "simulated", "disabled"),
+        "retrain-reward": _run("retrain_reward"),
+        "train-policy": _run("train_policy"),
+        "round": _run("run_round"),
+        "simulate": _run("simulate"),
+        "promote": _shown("promote"),
+        "reject": _shown("reject"),
+        "roll-back": _shown("roll_back"),
+        "versions": _versions,
+        "runs list": _table("list_runs", "run_id", "state", "created_at", "error"),
+        "runs show": _show_run,
+        "runs cancel": _shown("cancel_run"),
+        "runs resume": _run("resume_run"),
+        "runs wait": lambda caller, values: follow(caller, values["run_id"]),
+    }
+
+
+def _shown(operation: str) -> Command:
+    """Call an operation and print what it answers, a line for each value."""
+
+    def command(caller: Caller, values: dict[str, Any]) -> None:
+        for name, value in caller.call(operation, **values).items():
+            if value is not None:
+                print(f"{name}: {value}")
+
+    return command
+
+
+def _run(operation: str) -> Command:
+    """Start a run, follow it and what follows it, print the figures of each."""
+
+    def command(caller: Caller, values: dict[str, Any]) -> None:
+        run_id: str | None = caller.call(operation, **values)["run_id"]
+        follow(caller, run_id)
+        while run_id is not None:
+            view = caller.call("run_view", run_id=run_id)
+            print(f"{run_id}: {view['message']}")
+            _print_figures((view["results"] or {}).get("metrics") or {})
+            run_id = view["next_run"]
+
+    return command
+
+
+def _print_figures(figures: dict[str, Any]) -> None:
+    for name, value in figures.items():
+        if isinstance(value, (int, float)):
+            print(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
+
+
+def _table(operation: str, *columns: str) -> Command:
+    def command(caller: Caller, values: dict[str, Any]) -> None:
+        rows = caller.call(operation, **values)
+        cells = [[_cell(row[name]) for name in columns] for row in rows]
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        for line in (list(columns), *cells):
+            text = "  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True))
+            print(text.rstrip())
+
+    return command
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return "".join(character if character.isprintable() else "?" for character in text)[:100]
+
+
+def _add_songs(caller: Caller, values: dict[str, Any]) -> None:
+    answer = caller.call("add_songs", **values)
+    for skipped in answer["skipped"]:
+        print(f"skipped {_cell(skipped['path'])}: {_cell(skipped['reason'])}")
+    follow(caller, answer["run_id"])
+    for song in caller.call("list_songs"):
+        if song["status"] == "failed":
+            print(f"failed  {_cell(song['title'])}: {_cell(song['error'])}")
+    if not caller.call("list_policies"):
+        follow(caller, caller.call("prepare")["run_id"])
+    _shown("status")(caller, {})
+
+
+def _import_votes(caller: Caller, values: dict[str, Any]) -> None:
+    answer = caller.call("import_votes", **values)
+    for row in answer["rejected"]:
+        print(f"line {row['line']}: {_cell(row['reason'])}")
+    print(f"{answer['accepted']} votes taken in, {len(answer['rejected'])} rows refused")
+
+
+def _account(operation: str) -> Command:
+    def command(caller: Caller, values: dict[str, Any]) -> None:
+        made = caller.call(operation, **values)
+        print(f"name {made['name']}  password {made['password']}")
+
+    return command
+
+
+def _versions(caller: Caller, values: dict[str, Any]) -> None:
+    _table("list_policies", "version", "status", "algorithm", "parent", "reward_model")(caller, {})
+    print()
+    _table("list_reward_models", "version", "status", "n_votes", "synthetic")(caller, {})
+
+
+def _show_run(caller: Caller, values: dict[str, Any]) -> None:
+    view = caller.call("run_view", **values)
+    print(f"{view['run_id']}: {view['state']}, {view['progress']:.0%} {view['message']}")
+    print(f"command: {view['command']}")
+    if view["error"]:
+        print(f"error: {view['error']}")
+    print(json.dumps((view["results"] or {}).get("metrics") or {}, indent=1))
+    print("\n".join(view["log_tail"].splitlines()[-LINES:]))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,6 @@ heavy: torch and librosa live in the processes that `jobs` starts.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import logging
 import os
 from typing import Any
 
@@ -24,7 +21,7 @@ from feedback_app.middleware import Gate, SameOrigin, SecurityHeaders
 from feedback_app.server import add_routes
 from feedback_app.services import Services
 from feedback_app.static import UiFiles
-from feedback_app.ui import theme
+from feedback_app.ui import annotate, research, theme
 
 MEGABYTE = 1024 * 1024
 
@@ -45,21 +42,15 @@ def build_app(services: Services, *, pages: bool = True) -> FastAPI:
 
 def _mount_pages(app: FastAPI, services: Services) -> None:
     settings = services.settings
-    if module := _ui("annotate"):
-        _mount(app, services, module, module.build(settings), "/annotate")
-    if module := _ui("research"):
-        _mount(app, services, module, module.build(services.operations, settings), "/research")
-
-
-def _ui(name: str) -> Any:
-    if importlib.util.find_spec(f"feedback_app.ui.{name}") is None:
-        logging.getLogger(__name__).warning("feedback_app/ui/%s.py is missing", name)
-        return None
-    return importlib.import_module(f"feedback_app.ui.{name}")
+    _mount(app, services, annotate, annotate.build(settings), "/annotate")
+    _mount(app, services, research, research.build(services.operations, settings), "/research")
 
 
 def _mount(app: FastAPI, services: Services, module: Any, blocks: gr.Blocks, path: str) -> None:
-    """Mount one page in the common look; a module's `HEAD` adds scripts and links of its own."""
+    """Mount one page in the common look, with what its `mount_options(settings)` adds."""
+    look = {"theme": theme.theme(), "css": theme.CSS, "head": theme.HEAD}
+    if hasattr(module, "mount_options"):
+        look |= module.mount_options(services.settings)
     gr.mount_gradio_app(
         app,
         blocks,
@@ -74,9 +65,7 @@ def _mount(app: FastAPI, services: Services, module: Any, blocks: gr.Blocks, pat
         mcp_server=False,
         pwa=False,
         app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
-        theme=theme.theme(),
-        css=theme.CSS,
-        head=theme.HEAD + getattr(module, "HEAD", ""),
+        **look,
     )
 
 

@@ -45,8 +45,11 @@ class Context:
         link_songs(self.store, self.workspace, self.folder / "data")
         return [
             "--data_dir", str(self.folder / "data"), "--cache_dir", str(self.workspace.cache),
-            "--output_dir", str(self.folder), "--threads", str(self.settings.threads),
+            "--output_dir", str(self.folder),
         ]  # fmt: skip
+
+    def threads(self) -> list[str]:
+        return ["--threads", str(self.settings.threads)]
 
     def path(self, stored: str) -> str:
         return str(self.workspace.resolve(stored))
@@ -106,12 +109,12 @@ def _analyse(settings: Row, context: Context) -> tuple[list[str], Row]:
 def _bootstrap(settings: Row, context: Context) -> tuple[list[str], Row]:
     limit = settings.get("time_limit_s", context.settings.bootstrap_time_limit_s)
     extra = ["--pairs", str(context.settings.bootstrap_pairs), "--time_limit", str(limit)]
-    argv = [*context.module("reward.pretraining"), *context.data(), *extra]
+    argv = [*context.module("reward.pretraining"), *context.data(), *context.threads(), *extra]
     return [*argv, "--seed", str(_seed(settings))], settings
 
 
 def _imitation(settings: Row, context: Context) -> tuple[list[str], Row]:
-    argv = [*context.module("policy.imitation"), *context.data()]
+    argv = [*context.module("policy.imitation"), *context.data(), *context.threads()]
     if context.settings.imitation_steps:
         argv += ["--steps", str(context.settings.imitation_steps)]
     return [*argv, "--seed", str(_seed(settings))], settings
@@ -121,7 +124,7 @@ def _generate(settings: Row, context: Context) -> tuple[list[str], Row]:
     policy = policy_of(settings, context.store)
     settings["policy"] = policy["version"]
     argv = [
-        *context.module("policy.generate"), *context.data(),
+        *context.module("policy.generate"), *context.data(), *context.threads(),
         "--policy", context.path(policy["path"]), "--policy_name", policy["version"],
         "--count", str(settings["count"]), "--seed", str(_seed(settings)),
     ]  # fmt: skip
@@ -165,12 +168,11 @@ def _train_policy(settings: Row, context: Context) -> tuple[list[str], Row]:
     reward = reward_of(settings, context.store)
     settings["parent"] = parent["version"]
     argv = [
-        *context.module("train_rlhf"), *context.data(),
+        *context.module("train_rlhf"), *context.data(), *context.threads(),
         "--algorithm", settings["algorithm"], "--total_steps", str(settings["total_steps"]),
         "--learned_reward_weight", f"{settings['learned_weight']:g}",
         "--dense_reward_weight", f"{settings['dense_weight']:g}",
         "--device", settings["device"], "--seed", str(_seed(settings)),
-        "--policy", context.path(parent["path"]),
         "--save_interval", str(max(1000, min(10000, settings["total_steps"] // 4))),
     ]  # fmt: skip
     if reward is not None:
@@ -179,9 +181,9 @@ def _train_policy(settings: Row, context: Context) -> tuple[list[str], Row]:
     if settings.get("on_votes"):
         argv += ["--preferences", _snapshot(settings, context)]
         argv += ["--include_simulated"] if settings.get("include_simulated") else []
-    if settings.get("checkpoint"):
-        argv += ["--checkpoint", context.path(settings["checkpoint"])]
-    return argv, settings
+    if settings.get("checkpoint"):  # resumed: it carries its weights and its reference
+        return [*argv, "--checkpoint", context.path(settings["checkpoint"])], settings
+    return [*argv, "--policy", context.path(parent["path"])], settings
 
 
 def _evaluate(settings: Row, context: Context) -> tuple[list[str], Row]:
@@ -193,6 +195,7 @@ def _evaluate(settings: Row, context: Context) -> tuple[list[str], Row]:
         *context.module("evaluation"), "--checkpoint", context.path(policy["path"]),
         "--test_dir", str(test if test.is_dir() else context.folder / "data" / "train"),
         "--cache_dir", str(context.workspace.cache), "--output_dir", str(context.folder),
+        *context.threads(),
     ]  # fmt: skip
     if policy["parent"]:
         argv += ["--parent", context.path(context.store.policy(policy["parent"])["path"])]

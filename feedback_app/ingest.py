@@ -255,14 +255,39 @@ class Ingest:
     def _evaluation(self, run: Row, results: Row) -> Row:
         version = run["settings"].get("policy") or run["settings"]["chain"]["policy"]
         policy = self.store.policy(version)
-        found = {key: value for key, value in results.items() if key != "metrics"}
-        metrics = (policy["metrics"] or {}) | found | (results.get("metrics") or {})
-        metrics["evaluated_on"] = run["settings"]["evaluated_on"]
-        metrics["evaluation_run"] = run["run_id"]
+        metrics = (policy["metrics"] or {}) | evaluation_figures(results)
+        metrics |= {"evaluated_on": run["settings"]["evaluated_on"], "evaluation": run["run_id"]}
+        if metrics["evaluated_on"] != "test songs" and "gate" in metrics:
+            metrics["gate"]["reasons"].append("measured on training songs: no song is held out")
         self.store.database.execute(
             "UPDATE policies SET metrics = ? WHERE version = ?", [dumps(metrics), version]
         )
         return {}
+
+
+GATES = {"accept": "pass", "doubtful": "warn", "reject": "fail"}
+
+
+def evaluation_figures(results: Row) -> Row:
+    """The figures of an evaluation that a version card shows, and the gate's verdict."""
+    ours = results["contenders"]["policy"]
+    figures: Row = {"keep_ratio": ours["keep_ratio"], "songs": results["songs"]}
+    figures["kl_to_parent"] = results.get("kl_to_parent")
+    figures["contenders"] = results["contenders"]
+    rate = (results.get("win_rates") or {}).get("parent")
+    if rate is not None:
+        figures |= {
+            "win_rate": rate["mean"],
+            "win_rate_low": rate["low"],
+            "win_rate_high": rate["high"],
+        }
+    verdict = results.get("verdict")
+    if verdict is not None:
+        figures["gate"] = {
+            "verdict": GATES[verdict["decision"]],
+            "reasons": list(verdict["reasons"]),
+        }
+    return figures
 
 
 def activate_reward_model(cursor: Any, version: str) -> None:

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import uvicorn
 
+from feedback_app.demo import make_ready
 from feedback_app.errors import WorkspaceError
 from feedback_app.services import Services, open_services
 from feedback_app.settings import load_settings
 from feedback_app.workspace import Workspace
 
 
-def serve(root: Path, *, host: str | None = None, port: int | None = None) -> int:
+def serve(
+    root: Path, *, host: str | None = None, port: int | None = None, demo: bool = False
+) -> int:
     """Serve a workspace until told to stop; returns the exit status."""
     settings = load_settings(Workspace(root).root, host=host, port=port)
     listening = _listen(settings.host, settings.port)
@@ -25,10 +28,12 @@ def serve(root: Path, *, host: str | None = None, port: int | None = None) -> in
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{address[1]}"
     services = open_services(root, url, host=host, port=port)
     try:
-        from feedback_app.app import build_app
+        if demo:
+            make_ready(services)
+        from feedback_app.app import build_app  # gradio: seconds, and no command needs it
 
         app = build_app(services)
-        for line in first_accounts(services):
+        for line in first_accounts(services, annotator=demo):
             print(line)
         services.jobs.watch(services.operations.tick)
         config = uvicorn.Config(

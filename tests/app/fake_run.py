@@ -82,7 +82,11 @@ def work(kind: str, run: RunFolder, settings: dict) -> dict:
             run.append("pairs.jsonl", pair(run.path, *settings["of"], number))
         return {"pairs": settings["count"]}
     if kind == "evaluate":
-        return {"metrics": {"win_rate": 0.6, "verdict": "promote"}}
+        return {
+            "songs": 2, "contenders": {"policy": {"keep_ratio": 0.8}}, "kl_to_parent": 0.1,
+            "win_rates": {"parent": {"mean": 0.6, "low": 0.55, "high": 0.65}},
+            "verdict": {"decision": "accept", "reasons": ["it is better"]},
+        }  # fmt: skip
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_bytes(b"not a real checkpoint")
     return {"checkpoint": str(checkpoint), "metrics": {"accuracy": 0.7}, "steps": 1}

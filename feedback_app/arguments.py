@@ -1,0 +1,211 @@
+"""The command line: every command of `python -m feedback_app` and what it says with --help."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from feedback_app.exchange import SUFFIXES
+
+DESCRIPTION = """Teach an audio editor by listening: people compare pairs of edits in the browser,
+their votes train a reward model, the reward model trains the editing policy, the new policy makes
+the next pairs.
+
+Without a command, the app is served. Every button of the app is a command here; where an app is
+running on the workspace, commands go through it.
+"""
+EXAMPLES = """examples:
+  python -m feedback_app --demo                    a ready workspace here, then the app
+  python -m feedback_app songs add ~/Music/takes   add songs; the first versions are then made
+  python -m feedback_app pairs generate --count 40
+  python -m feedback_app votes import votes.csv    pair_id,annotator,choice,strength
+  python -m feedback_app retrain-reward
+  python -m feedback_app train-policy --algorithm ppo --total-steps 100000
+  python -m feedback_app promote policy_v2
+  python -m feedback_app export out --format parquet
+"""
+Made = dict[str, argparse.ArgumentParser]
+
+
+class Commands:
+    """Adds commands that share --workspace."""
+
+    def __init__(self, subparsers: Any) -> None:
+        self.subparsers = subparsers
+        self.common = argparse.ArgumentParser(add_help=False)
+        self.common.add_argument(
+            "--workspace", type=Path, default=argparse.SUPPRESS, metavar="DIR",
+            help="folder of the workspace (default: the current folder)",
+        )  # fmt: skip
+
+    def add(self, name: str, summary: str, detail: str = "") -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = self.subparsers.add_parser(
+            name,
+            help=summary,
+            description=f"{summary}.\n\n{detail}",
+            parents=[self.common],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        return parser
+
+    def group(self, name: str, summary: str) -> Commands:
+        parser = self.subparsers.add_parser(name, help=summary, description=f"{summary}.")
+        inner = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+        return Commands(inner)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m feedback_app",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workspace", type=Path, default=Path(), help=argparse.SUPPRESS)
+    commands = Commands(parser.add_subparsers(dest="command", required=True, metavar="COMMAND"))
+    _serve(commands)
+    _songs(commands)
+    _data(commands)
+    _users(commands)
+    _training(commands)
+    _versions(commands)
+    _runs(commands)
+    return parser
+
+
+def command_names() -> frozenset[str]:
+    actions = build_parser()._subparsers
+    assert actions is not None
+    return frozenset(actions._group_actions[0].choices or ())
+
+
+def _serve(commands: Commands) -> None:
+    serve = commands.add("serve", "Serve the app in the browser")
+    serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", type=int, help="port; 0 takes a free one (default: 7860)")
+    serve.add_argument(
+        "--demo", action="store_true",
+        help="first make a ready workspace: demo songs, first models, first pairs",
+    )  # fmt: skip
+    commands.add("status", "Show what the workspace holds")
+
+
+def _songs(commands: Commands) -> None:
+    songs = commands.group("songs", "The library")
+    add = songs.add(
+        "add",
+        "Copy songs into the library and analyse them",
+        "WAV, FLAC, OGG or MP3, files or folders. On a fresh workspace the bootstrap reward\n"
+        "model, the first policy and the first pairs are made afterwards.",
+    )
+    add.add_argument("paths", nargs="+", metavar="PATH")
+    songs.add("list", "List the songs with their state and split")
+    split = songs.add("split", "Put a song into the training or the test split")
+    split.add_argument("song_id")
+    split.add_argument("split", choices=("train", "test"))
+    pairs = commands.group("pairs", "Pairs of edits to compare")
+    generate = pairs.add("generate", "Make pairs with a policy version")
+    generate.add_argument("--count", type=int, required=True)
+    generate.add_argument("--policy", metavar="VERSION", help="(default: the active version)")
+    generate.add_argument("--versus", metavar="VERSION", help="a share against this version")
+    generate.add_argument("--seed", type=int, help="(default: a new one, which is written down)")
+    hand_out = pairs.add(
+        "export",
+        "Write pairs.jsonl and the audio into a folder",
+        "a and b mean edit_a and edit_b; votes about them come back with `votes import`.",
+    )
+    hand_out.add_argument("directory", metavar="DIR")
+
+
+def _data(commands: Commands) -> None:
+    votes = commands.group("votes", "Votes that were cast elsewhere")
+    take = votes.add(
+        "import",
+        "Take in votes from a CSV or JSON-lines file",
+        "Columns: pair_id, annotator, choice (a, b, tie, both_bad, skip), strength (1-3 or\n"
+        "empty). Bad rows are reported with line and reason, the good ones go in.",
+    )
+    take.add_argument("path", metavar="FILE")
+    export = commands.add(
+        "export",
+        "Write the dataset of preferences",
+        "parquet, csv, jsonl: the full record; trl: prompt, chosen, rejected, margin;\n"
+        "arena: question_id, model_a, model_b, winner, judge, tstamp. A card and the SHA-256\n"
+        "are written beside it.",
+    )
+    export.add_argument("destination", metavar="DIR", help="a folder, or a file name")
+    export.add_argument("--format", choices=tuple(SUFFIXES), default="parquet")
+    export.add_argument("--include-simulated", action="store_true")
+
+
+def _users(commands: Commands) -> None:
+    users = commands.group("users", "Accounts")
+    add = users.add("add", "Add an account; a password is made up and printed if none is given")
+    add.add_argument("name")
+    add.add_argument("--role", choices=("annotator", "researcher"), default="annotator")
+    add.add_argument("--password", help="(default: a new one, which is printed)")
+    password = users.add("password", "Give an account a new password")
+    password.add_argument("name")
+    password.add_argument("--password", help="(default: a new one, which is printed)")
+    users.add("list", "List the accounts with their votes")
+
+
+def _policy_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--algorithm", choices=("ppo", "dpo"), default="ppo")
+    parser.add_argument("--total-steps", type=int, default=40000, help="beats edited (40000)")
+    parser.add_argument("--learned-weight", type=float, default=0.8, help="(0.8)")
+    parser.add_argument("--dense-weight", type=float, default=0.2, help="(0.2)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:0 (cpu)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--on-votes", action="store_true", help="DPO straight on people's votes")
+
+
+def _training(commands: Commands) -> None:
+    reward = commands.add("retrain-reward", "Train a reward model on the votes so far")
+    reward.add_argument("--include-simulated", action="store_true")
+    reward.add_argument("--seed", type=int, default=0)
+    policy = commands.add(
+        "train-policy",
+        "Train a policy; it is evaluated and proposed, not installed",
+        "Promote it with `promote VERSION` when its figures, and your ears, say so.",
+    )
+    _policy_options(policy)
+    policy.add_argument("--reward-model", metavar="VERSION", help="(default: the active one)")
+    whole = commands.add("round", "Retrain the reward, train a policy on it, evaluate it")
+    whole.add_argument("--include-simulated", action="store_true")
+    _policy_options(whole)
+    simulate = commands.add(
+        "simulate",
+        "Dry run: a program votes instead of people",
+        "Its pairs are never shown to people, its votes are marked as simulated.",
+    )
+    simulate.add_argument("--judge", default="mixture", help="whose taste (mixture)")
+    simulate.add_argument("--rounds", type=int, default=1)
+    simulate.add_argument("--votes", type=int, default=50, help="votes a round (50)")
+    simulate.add_argument("--noise", type=float, default=1.0, help="0: never errs (1)")
+    simulate.add_argument("--total-steps", type=int, default=20000, help="a round (20000)")
+    simulate.add_argument("--seed", type=int, default=0)
+
+
+def _versions(commands: Commands) -> None:
+    promote = commands.add("promote", "Make a policy version the one that new pairs come from")
+    promote.add_argument("version")
+    reject = commands.add("reject", "Mark a proposed policy version as rejected")
+    reject.add_argument("version")
+    commands.add("roll-back", "Make the active version's parent active again")
+    commands.add("versions", "List policies and reward models with their figures")
+
+
+def _runs(commands: Commands) -> None:
+    runs = commands.group("runs", "What was started")
+    listing = runs.add("list", "List runs, newest first")
+    listing.add_argument("--limit", type=int, default=20)
+    for name, summary in (
+        ("show", "Show a run's state, command and figures"),
+        ("cancel", "End a run"),
+        ("resume", "Start again what ended early"),
+        ("wait", "Follow a run, and what follows it, to the end"),
+    ):
+        runs.add(name, summary).add_argument("run_id")
