@@ -98,7 +98,7 @@ def _reward_card() -> tuple[gr.Button, gr.Checkbox, gr.Number]:
             include = gr.Checkbox(
                 False, label="Use simulated votes too", info="Off: only what people said counts."
             )
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+            seed = gr.Number(0, label="Seed", precision=0)
     return button, include, seed
 
 
@@ -113,9 +113,7 @@ def _policy_card() -> tuple[gr.Button, tuple[Any, ...]]:
                 elem_id="algorithm",
                 min_width=130,
             )
-            steps = gr.Number(
-                40_000, label="Steps", precision=0, minimum=1, elem_id="steps", min_width=110
-            )
+            steps = gr.Number(40_000, label="Steps", precision=0, elem_id="steps", min_width=110)
         button = gr.Button("Train policy", variant="primary", elem_id="train-policy")
         with gr.Accordion("More settings", open=False):
             learned = gr.Slider(0, 1, 0.8, step=0.05, label="Learned reward weight")
@@ -129,7 +127,7 @@ def _policy_card() -> tuple[gr.Button, tuple[Any, ...]]:
                 info="Without it: pairs that the reward model ranks.",
             )
             device = gr.Textbox("cpu", label="Device", info="cpu, cuda:0 …")
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+            seed = gr.Number(0, label="Seed", precision=0)
     return button, (algorithm, steps, learned, dense, reward, votes, device, seed)
 
 
@@ -138,7 +136,7 @@ def _pairs_card() -> tuple[gr.Button, gr.Button, gr.Number, gr.Dropdown]:
         gr.HTML(text.heading("3 · Pairs", "New edits for people to compare."))
         with gr.Row():
             count = gr.Number(
-                20, label="How many", precision=0, minimum=1, elem_id="pairs-count", min_width=110
+                20, label="How many", precision=0, elem_id="pairs-count", min_width=110
             )
             versus = gr.Dropdown(
                 [("nothing", "")],
