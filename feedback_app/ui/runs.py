@@ -28,6 +28,7 @@ KINDS = {
     "evaluate": "Evaluation",
     "simulate": "Simulated votes",
 }
+VERDICTS = {"accept": "good", "doubtful": "warn", "reject": "bad"}
 REWARD_KINDS = ("train-reward", "bootstrap")
 REWARD_FIGURES = (
     ("log_loss", "log-loss (knowing nothing: 0.693)", 3),
@@ -121,23 +122,61 @@ def status(view: Mapping[str, Any] | None) -> Html:
 def results(view: Mapping[str, Any]) -> Html:
     """The figures that a finished run ended with."""
     found = view.get("results") or {}
-    metrics = found.get("metrics") if isinstance(found, Mapping) else None
-    if not isinstance(metrics, Mapping) or not metrics:
-        return Html("")
-    return text.figures(headline(metrics, reward=view.get("kind") in REWARD_KINDS))
+    metrics = {**found, **(found.get("metrics") or {})}
+    figures = headline(metrics, reward=view.get("kind") in REWARD_KINDS)
+    if view.get("kind") == "generate" and charts.is_real(found.get("pairs")):
+        figures = {"pairs made": text.number(found["pairs"])}
+    return text.join(text.figures(figures) if figures else "", verdict(metrics))
 
 
 def headline(metrics: Mapping[str, Any], *, reward: bool) -> dict[str, str]:
     """The figures worth large type, in words: of a reward model, or else of a policy."""
     shown: dict[str, str] = {}
-    key, name = ("accuracy", "held-out accuracy") if reward else ("win_rate", "win rate")
-    if charts.is_real(metrics.get(key)):
-        low, high = metrics.get(f"{key}_low"), metrics.get(f"{key}_high")
-        shown[name] = text.interval(metrics[key], low, high)
+    if reward:
+        if charts.is_real(metrics.get("accuracy")):
+            bounds = metrics.get("accuracy_low"), metrics.get("accuracy_high")
+            shown["held-out accuracy"] = text.interval(metrics["accuracy"], *bounds)
+    else:
+        rate = (metrics.get("win_rates") or {}).get("parent")
+        if rate:
+            words = text.interval(rate.get("mean"), rate.get("low"), rate.get("high"))
+            shown["wins against its parent, by the reward"] = words
     for key, name, digits in REWARD_FIGURES if reward else POLICY_FIGURES:
         if charts.is_real(metrics.get(key)):
             shown[name] = text.number(metrics[key], digits)
     return shown
+
+
+def verdict(metrics: Mapping[str, Any]) -> Html:
+    """What the gate says of a policy, and why; nothing where it was not evaluated."""
+    found = metrics.get("verdict")
+    if not isinstance(found, Mapping):
+        return Html("")
+    decision = str(found.get("decision"))
+    listed = "".join(f"<li>{esc(reason)}</li>" for reason in found.get("reasons") or ())
+    tone = VERDICTS.get(decision, "info")
+    return Html(
+        f'<div class="fa-notice fa-{tone}"><b>Verdict: {esc(decision)}</b><ul>{listed}</ul></div>'
+    )
+
+
+def win_chart(metrics: Mapping[str, Any]) -> Html:
+    """How often a policy's edits score above others' on songs that were never trained on."""
+    rates = {n: r for n, r in (metrics.get("win_rates") or {}).items() if isinstance(r, Mapping)}
+    if not rates:
+        return Html("")
+    bars = [
+        charts.Bar(text.label(name), rate.get("mean"), rate.get("low"), rate.get("high"))
+        for name, rate in rates.items()
+    ]
+    return charts.bar_chart(
+        "Wins on unseen songs, by the reward",
+        bars,
+        x_label="share won against",
+        bounds=(0.0, 1.0),
+        reference=(0.5, "equal"),
+        as_percent=True,
+    )
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> Html:

@@ -21,7 +21,6 @@ TONES = {
     "rejected": "bad",
     "retired": "plain",
 }
-VERDICTS = {"pass": "good", "promote": "good", "ok": "good", "warn": "warn", "fail": "bad"}
 
 
 class Versions(NamedTuple):
@@ -31,27 +30,13 @@ class Versions(NamedTuple):
     outputs: list[Any]
 
 
-def verdict_of(metrics: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The gate's verdict and its reasons, ('', []) where there was no evaluation."""
-    found = metrics.get("gate", metrics.get("verdict"))
-    if isinstance(found, Mapping):
-        reasons = found.get("reasons") or []
-        listed = [reasons] if isinstance(reasons, str) else [str(reason) for reason in reasons]
-        return str(found.get("verdict", "")), listed
-    reasons = metrics.get("reasons") or []
-    listed = [reasons] if isinstance(reasons, str) else [str(reason) for reason in reasons]
-    return str(found or ""), listed
-
-
-def _details(row: Mapping[str, Any], shown: Sequence[str]) -> Html:
+def _details(row: Mapping[str, Any]) -> Html:
     """Everything else that the version knows about itself, folded."""
     metrics = row.get("metrics") or {}
     rest: dict[str, object] = {
         text.label(key): text.number(value, 3) if charts.is_real(value) else value
         for key, value in metrics.items()
-        if key not in shown
-        and isinstance(value, (int, float, str))
-        and not key.endswith(("_low", "_high"))
+        if isinstance(value, (int, float, str)) and not key.endswith(("_low", "_high"))
     }
     lineage = {
         "Made by run": row.get("run_id"),
@@ -59,9 +44,10 @@ def _details(row: Mapping[str, Any], shown: Sequence[str]) -> Html:
         "Checkpoint": row.get("path"),
     }
     rest |= {name: value for name, value in lineage.items() if value}
-    if not rest:
+    inside = text.join(runs.win_chart(metrics), text.facts(rest) if rest else "")
+    if not inside:
         return Html("")
-    return Html(f"<details><summary>Lineage and figures</summary>{text.facts(rest)}</details>")
+    return Html(f"<details><summary>Lineage and figures</summary>{inside}</details>")
 
 
 def _card(
@@ -72,20 +58,12 @@ def _card(
 ) -> Html:
     metrics = row.get("metrics") or {}
     status = str(row.get("status", ""))
-    verdict, reasons = verdict_of(metrics)
-    said = ""
-    if verdict:
-        listed = "".join(f"<li>{esc(reason)}</li>" for reason in reasons)
-        tone = VERDICTS.get(verdict.lower(), "info")
-        said = (
-            f'<div class="fa-notice fa-{tone}"><b>Gate: {esc(verdict)}</b><ul>{listed}</ul></div>'
-        )
     return Html(
         f'<article class="fa-card fa-is-{esc(status)}" data-version="{esc(row["version"])}">'
         f"<header><h3>{esc(row['version'])}</h3>{text.chip(status, TONES.get(status, 'plain'))}"
         f"{''.join(chips)}</header>{text.facts(lines)}"
-        f"{text.figures(figures) if figures else ''}{said}"
-        f"{_details(row, ('gate', 'verdict', 'reasons'))}</article>"
+        f"{text.figures(figures) if figures else ''}"
+        f"{runs.verdict(metrics)}{_details(row)}</article>"
     )
 
 

@@ -133,13 +133,20 @@ class FakeOperations:
 
     @staticmethod
     def _gains() -> dict[str, Any]:
-        return {"win_rate": 0.71, "win_rate_low": 0.6, "win_rate_high": 0.8, "keep_ratio": 0.81,
-                "gate": {"verdict": "pass", "reasons": ["better on unseen songs"]}}  # fmt: skip
+        return {
+            "keep_ratio": 0.81,
+            "win_rates": {"parent": {"mean": 0.71, "low": 0.6, "high": 0.8},
+                          "random": {"mean": 0.93, "low": 0.88, "high": 0.97}},
+            "verdict": {"decision": "accept", "reasons": ["better on unseen songs"]},
+        }  # fmt: skip
 
     @staticmethod
     def _warned() -> dict[str, Any]:
-        return {"win_rate": 0.56, "win_rate_low": 0.44, "win_rate_high": 0.67, "keep_ratio": 0.52,
-                "gate": {"verdict": "warn", "reasons": ["50 % is inside", NASTY]}}  # fmt: skip
+        return {
+            "keep_ratio": 0.52,
+            "win_rates": {"parent": {"mean": 0.56, "low": 0.44, "high": 0.67}},
+            "verdict": {"decision": "doubtful", "reasons": ["50 % is inside", NASTY]},
+        }
 
     @staticmethod
     def _run(run_id: str, kind: str) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def test_a_failed_run_says_why(operations: FakeOperations) -> None:
 
 def test_cards_show_intervals_verdict_and_what_is_synthetic(operations: FakeOperations) -> None:
     card = versions.policy_card(operations.policies[1])
-    assert "71 % (60–80)" in card and "Gate: pass" in card and "better on unseen songs" in card
+    assert "71 % (60–80)" in card and "Verdict: accept" in card and "better on unseen songs" in card
     bootstrap = versions.reward_card(operations.list_reward_models()[0])
     assert "synthetic votes" in bootstrap
 
