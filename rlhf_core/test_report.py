@@ -3,7 +3,7 @@
     python -m rlhf_core.test_report models/reward_model_final.pt
 
 prints integrity, configuration, metrics, weights and a try-out on made-up beats for a reward or a
-policy checkpoint; exits with 1 when a check fails and with 2 when it cannot be read. (A command, not
+policy checkpoint; exits with 1 when a check fails and 2 when it cannot be read. (A command, not
 a test module: pytest collects from tests/ only.)
 """
 

@@ -50,8 +50,6 @@ from rlhf_core.types import AudioState, DoubleArray
 
 PAIRS_PER_WINDOW: Final = GROUP  # each edit against the next, round the group
 N_TASTES: Final = 192
-REFERENCE_WINDOWS: Final = 96
-HELD_OUT_WINDOWS: Final = 48
 PRIOR_SHARE: Final = 0.2  # isotropic part of the bootstrap's own covariance
 # A stated taste over standardised attributes, not learned from anybody.
 GENERIC_TASTE: Final[dict[str, float]] = {
@@ -71,22 +69,33 @@ GENERIC_NEAR_MEAN: Final[dict[str, float]] = {"keep_ratio": 0.8}
 
 @dataclass(frozen=True)
 class PretrainingSettings:
-    """What a bootstrap depends on, saved in its lineage. time_limit: seconds in all, or None."""
+    """What a bootstrap depends on, saved in its lineage.
+
+    time_limit: seconds in all, or None. bf16: matrix products in bfloat16 (see `native_bf16`).
+    """
 
     pairs: int = 5000
     steps: int | None = None
     time_limit: float | None = 45.0
     seed: int = 0
-    windows_per_step: int = 8
-    learning_rate: float = 2e-3
+    windows_per_step: int = 3
+    learning_rate: float = 3e-3
     absolute_weight: float = 0.05
     bf16: bool = False
+    reference_windows: int = 96
+    held_out_windows: int = 48
 
     def __post_init__(self) -> None:
         if self.pairs < PAIRS_PER_WINDOW or self.windows_per_step < 1:
             raise ConfigError(f"pretraining needs at least {PAIRS_PER_WINDOW} pairs, got {self}")
         if self.steps is None and self.time_limit is None:
             raise ConfigError("give a number of steps, a time limit, or both")
+
+
+def native_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively: there it is faster, elsewhere far slower."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 @dataclass(frozen=True)
@@ -289,7 +298,7 @@ def bootstrap(
     """
     if not states:
         raise DataError("pretraining needs at least one song")
-    settings = settings or PretrainingSettings()
+    settings = settings or PretrainingSettings(bf16=native_bf16())
     started = time.monotonic()
     # The end (measuring, reference edits, saving) takes a few seconds of the limit, too.
     limit = settings.time_limit
@@ -299,8 +308,8 @@ def bootstrap(
     fit_songs, held_songs, note = split_songs(states, rng)
     n_windows = math.ceil(settings.pairs / PAIRS_PER_WINDOW)
     edits = make_edits(fit_songs, n_windows, rng, lambda done, text: report(0.2 * done, text))
-    held = make_edits(held_songs, HELD_OUT_WINDOWS, rng)
-    reference_edits = make_edits(states, REFERENCE_WINDOWS, rng)
+    held = make_edits(held_songs, settings.held_out_windows, rng)
+    reference_edits = make_edits(states, settings.reference_windows, rng)
     family = joined(
         stated_taste(ATTRIBUTE_NAMES, GENERIC_TASTE, GENERIC_NEAR_MEAN),
         draw_tastes(N_TASTES, len(ATTRIBUTE_NAMES), rng),
@@ -316,6 +325,11 @@ def bootstrap(
         deadline,
         lambda done, text: report(0.2 + 0.7 * done, text),
     )
+    if not steps:
+        raise ConfigError(
+            f"a time limit of {limit} s left no time for training after the edits were drawn: "
+            "raise --time_limit, or give fewer --pairs"
+        )
     trunk.eval()
     metrics = {
         "evaluated_on": note,
@@ -365,6 +379,7 @@ def _run(options: argparse.Namespace) -> None:
         steps=options.steps,
         time_limit=options.time_limit or None,
         seed=options.seed,
+        bf16=native_bf16(),
     )
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -11,6 +11,7 @@ import torch
 from rlhf_core.audio.feature_table import BEAT_FEATURES, FEATURE_SLICES
 from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward
 from rlhf_core.reward.pretraining import PretrainingSettings, bootstrap
+from rlhf_core.reward.model import RewardModelConfig
 from rlhf_core.types import AudioState, BeatGrid
 
 
@@ -44,8 +45,10 @@ def bootstrap_path(songs: list[AudioState], tmp_path_factory: pytest.TempPathFac
     """A bootstrap pretrained for a few steps only: enough to tell edits apart."""
     torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("bootstrap") / "reward_model_final.pt"
-    settings = PretrainingSettings(pairs=480, steps=60, time_limit=None)
-    bootstrap(songs[:6], path, settings)
+    settings = PretrainingSettings(
+        pairs=320, steps=80, time_limit=None, reference_windows=24, held_out_windows=8
+    )
+    bootstrap(songs[:6], path, settings, config=RewardModelConfig(d_model=64, ff=128))
     return path
 
 

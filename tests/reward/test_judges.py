@@ -1,0 +1,91 @@
+"""Judges like what they say that they like; their votes have the stated noise. All simulated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rlhf_core.editing.actions import Action
+from rlhf_core.editing.dynamics import PassageBatch
+from rlhf_core.errors import ConfigError
+from rlhf_core.judges import JUDGES, cast_vote, judge_named
+from rlhf_core.types import AudioState, Passage
+
+
+def edits(*rows: dict[int, Action]) -> torch.Tensor:
+    actions = torch.zeros(len(rows), 64, dtype=torch.long)
+    for row, places in enumerate(rows):
+        for beat, action in places.items():
+            actions[row, beat] = action
+    return actions
+
+
+def scores(name: str, song: AudioState, actions: torch.Tensor) -> list[float]:
+    batch = PassageBatch.from_passages([(song, Passage(0, 64))] * len(actions))
+    result: list[float] = JUDGES[name].score(batch, actions).tolist()
+    return result
+
+
+def cut(start: int, end: int) -> dict[int, Action]:
+    return dict.fromkeys(range(start, end), Action.CUT)
+
+
+def test_tight_and_long_disagree_about_length(songs: list[AudioState]) -> None:
+    actions = edits({}, cut(32, 60))
+    plain, short = scores("tight", songs[0], actions)
+    assert short > plain
+    plain, short = scores("long", songs[0], actions)
+    assert plain > short
+
+
+def test_bar_true_counts_the_bar(songs: list[AudioState]) -> None:
+    whole, broken = scores("bar_true", songs[0], edits(cut(16, 24), cut(16, 23)))
+    assert whole > broken
+
+
+def test_hates_repetition_hears_a_loop(songs: list[AudioState]) -> None:
+    looped = dict.fromkeys(range(0, 64, 2), Action.LOOP)
+    plain, again = scores("hates_repetition", songs[0], edits({}, looped))
+    assert plain > again
+
+
+def test_clean_joins_prefers_none_to_many(songs: list[AudioState]) -> None:
+    many = dict.fromkeys(range(1, 64, 4), Action.CUT)
+    plain, rough = scores("clean_joins", songs[0], edits({}, many))
+    assert plain > rough
+
+
+def test_energy_build_wants_the_quiet_half_first(songs: list[AudioState]) -> None:
+    early = dict.fromkeys(range(32), Action.GAIN_DOWN)
+    late = dict.fromkeys(range(32, 64), Action.GAIN_DOWN)
+    rising, falling = scores("energy_build", songs[0], edits(early, late))
+    assert rising > falling
+
+
+def test_all_judges_score_any_edit_whatever_the_padding(songs: list[AudioState]) -> None:
+    assert len(JUDGES) >= 8
+    short, long = (songs[0], Passage(0, 32)), (songs[1], Passage(0, 80))
+    actions = torch.randint(0, 10, (2, 80), generator=torch.Generator().manual_seed(0))
+    for judge in JUDGES.values():
+        together = judge.score(PassageBatch.from_passages([short, long]), actions)
+        alone = judge.score(PassageBatch.from_passages([short]), actions[:1, :32])
+        assert torch.isfinite(together).all()
+        torch.testing.assert_close(together[0], alone[0], atol=1e-4, rtol=1e-4)
+
+
+def test_votes_follow_the_stated_noise() -> None:
+    rng = np.random.default_rng(0)
+    assert cast_vote(1.0, 0.0, rng, 0.0) == ("a", 2)
+    assert cast_vote(1.0, 1.0, rng, 0.0) == ("tie", None)
+    votes = [cast_vote(1.0, 0.0, rng, 1.0) for _ in range(4000)]
+    choices = [choice for choice, _ in votes]
+    decisive = choices.count("a") + choices.count("b")
+    assert choices.count("a") / decisive == pytest.approx(1 / (1 + np.exp(-1.0)), abs=0.03)
+    assert 0 < choices.count("tie") / 4000 < 0.2
+    assert {strength for _, strength in votes} == {None, 1, 2, 3}
+
+
+def test_unknown_judges_are_named() -> None:
+    with pytest.raises(ConfigError, match="tight"):
+        judge_named("nobody")
