@@ -66,6 +66,23 @@ def _check_file(path: Path) -> None:
         raise AudioError(f"{path}: the file is empty; copy or export it again")
 
 
+def _check_complete(path: Path) -> None:
+    """A WAV file that says that it is longer than it is was cut off, in a copy or an upload.
+
+    Sizes near 2 or 4 GiB are what programs write that cannot know the length: those are read.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:4] != b"RIFF" or len(head) < 8:
+        return
+    declared, size = int.from_bytes(head[4:], "little") + 8, path.stat().st_size
+    if size + 1 < declared < 0x7FFF0000:
+        raise AudioError(
+            f"{path}: damaged: {size} of {declared} bytes are there, the rest was cut off; copy "
+            "or export it again"
+        )
+
+
 def _check_length(path: Path, seconds: float) -> None:
     if seconds < MIN_SECONDS:
         raise AudioError(
@@ -84,6 +101,7 @@ def read_audio(path: str | Path) -> Audio:
     path = Path(path)
     _check_file(path)
     try:
+        _check_complete(path)
         with soundfile.SoundFile(path) as file:
             rate, expected = int(file.samplerate), int(file.frames)
             if file.channels > 2:
@@ -97,6 +115,11 @@ def read_audio(path: str | Path) -> Audio:
             f"{path}: cannot be decoded ({error}); it is damaged or not really audio: "
             "play it elsewhere, then export it again as WAV or FLAC"
         ) from error
+    if path.suffix.lower() != ".mp3" and len(samples) < expected:  # MP3 lengths are estimates
+        raise AudioError(
+            f"{path}: damaged: only {len(samples) / rate:.1f} of {expected / rate:.1f} s can be "
+            "decoded; copy or export it again"
+        )
     _check_length(path, len(samples) / rate)
     if not np.isfinite(samples).all():
         raise AudioError(

@@ -12,7 +12,7 @@ import json
 import logging
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,8 +45,8 @@ class Song:
     duration_s: float
     channels: int
     split: str
-    loudness_lufs: float | None
-    waveform: FloatArray
+    loudness_lufs: float | None = None
+    waveform: FloatArray = field(default_factory=lambda: np.zeros(WAVEFORM_POINTS, np.float32))
 
     @property
     def song_id(self) -> str:

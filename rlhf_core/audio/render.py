@@ -2,8 +2,8 @@
 
 Samples are (frames, channels) at the source's rate. A join overwrites a short window by an
 equal-power cross-fade of what comes before and what comes after, each continued beyond its own edge
-in the source: no length changes, so the beat grid is preserved. The window is centred LEAD_S before
-the beat, so that its attack is cut as a whole. The two sides' gains are divided by
+in the source: no length changes, so the beat grid is preserved. The window is centred a little
+before the beat, so that its attack is cut as a whole. The two sides' gains are divided by
 sqrt(1 + 2 rho g1 g2), rho being their correlation in the window: the level stays, and cross-fading
 identical audio is the identity.
 """
@@ -11,7 +11,7 @@ identical audio is the identity.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -19,98 +19,18 @@ from typing import Final
 import numpy as np
 
 from rlhf_core.audio.io import Audio, write_audio
-from rlhf_core.audio.loudness import STEP_S, KWeighted, gated_loudness, to_db, true_peak
+from rlhf_core.audio.levels import plan_loudness
+from rlhf_core.audio.loudness import KWeighted, to_db, true_peak
+from rlhf_core.audio.pieces import Piece, plan_pieces
 from rlhf_core.editing.edl import EDL
 from rlhf_core.errors import AudioError
-from rlhf_core.types import DoubleArray, FloatArray, IntArray
+from rlhf_core.types import FloatArray
 
 CROSSFADE_S: Final = 0.05
-LEAD_S: Final = 0.012
 EDGE_IN_S: Final = 0.003
 EDGE_OUT_S: Final = 0.008
 CEILING_DBTP: Final = -1.0
 _RHO_RANGE: Final = (-0.5, 1.0)
-_RAMP_STEP: Final = 1024  # a gain ramp counts as constant over so many samples in the loudness
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of output that plays straight through the source.
-
-    Output boundary n (between samples n - 1 and n) lies at source boundary `origin + n`, or, in
-    reverse, `origin - n`. It sounds over [start, end); its gain ramps linearly over the segment's
-    own [ramp_start, ramp_end) and is held outside.
-    """
-
-    start: int
-    end: int
-    origin: int
-    reverse: bool
-    gain_start: float
-    gain_end: float
-    ramp_start: int
-    ramp_end: int
-
-    @property
-    def flat(self) -> bool:
-        return self.gain_start == self.gain_end
-
-    def source(self, start: int, end: int, samples: FloatArray) -> FloatArray:
-        """Source samples that play over [start, end) of the output, zeros outside the file."""
-        first, last = self.boundaries(start, end)
-        inside = samples[max(first, 0) : max(min(last, len(samples)), 0)]
-        if first < 0 or last > len(samples):
-            before = min(max(-first, 0), last - first)
-            after = last - first - before - len(inside)
-            inside = np.pad(inside, ((before, after), (0, 0)))
-        return inside[::-1] if self.reverse else inside
-
-    def boundaries(self, start: int, end: int) -> tuple[int, int]:
-        """Source range (in rising order) of the output range [start, end)."""
-        if self.reverse:
-            return self.origin - end, self.origin - start
-        return self.origin + start, self.origin + end
-
-    def gains(self, start: int, end: int) -> FloatArray:
-        """(end - start, 1) gains of the output range."""
-        n = np.arange(start, end, dtype=np.float64) + 0.5
-        part = np.clip((n - self.ramp_start) / (self.ramp_end - self.ramp_start), 0.0, 1.0)
-        gain = self.gain_start + (self.gain_end - self.gain_start) * part
-        return gain.astype(np.float32)[:, None]
-
-
-def plan_pieces(edl: EDL, rate: int) -> list[Piece]:
-    """What sounds when, joins moved LEAD_S before their beats."""
-    times, lead = edl.output_times, round(LEAD_S * rate)
-    pieces: list[Piece] = []
-    position, segments = 0, edl.segments
-    for index, segment in enumerate(segments):
-        count = segment.end_beat - segment.start_beat
-        start, end = (round(float(times[at]) * rate) for at in (position, position + count))
-        if end <= start:
-            raise AudioError(f"a segment of {segment} has no samples at {rate} Hz")
-        edge = segment.end_beat if segment.reverse else segment.start_beat
-        source = round(edl.source_time(edge) * rate)
-        origin = source + start if segment.reverse else source - start
-        sounds_from = start - min(lead, start // 2) if index else 0
-        if pieces:
-            last = pieces[-1]
-            sounds_from = max(sounds_from, (last.ramp_start + last.ramp_end) // 2)
-            pieces[-1] = replace(last, end=sounds_from)
-        pieces.append(
-            Piece(
-                sounds_from,
-                end,
-                origin,
-                segment.reverse,
-                segment.gain_start,
-                segment.gain_end,
-                start,
-                end,
-            )
-        )
-        position += count
-    return pieces
 
 
 def crossfade(before: FloatArray, after: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -176,47 +96,6 @@ def _plan(audio: Audio, edl: EDL) -> list[Piece]:
     return plan_pieces(edl, audio.sample_rate)
 
 
-def _flat_parts(pieces: Sequence[Piece]) -> tuple[IntArray, IntArray, IntArray, DoubleArray]:
-    """Output starts, origins, directions and squared gains of parts with constant gain."""
-    starts, origins, directions, squares = [], [], [], []
-    for piece in pieces:
-        step = piece.end - piece.start if piece.flat else _RAMP_STEP
-        at = np.arange(piece.start, piece.end, step)
-        middle = np.minimum(at + step / 2, piece.end)
-        part = np.clip((middle - piece.ramp_start) / (piece.ramp_end - piece.ramp_start), 0.0, 1.0)
-        starts.append(at)
-        squares.append((piece.gain_start + (piece.gain_end - piece.gain_start) * part) ** 2)
-        origins.append(np.full(len(at), piece.origin))
-        directions.append(np.full(len(at), -1 if piece.reverse else 1))
-    return (
-        np.concatenate(starts),
-        np.concatenate(origins),
-        np.concatenate(directions),
-        np.concatenate(squares),
-    )
-
-
-def plan_loudness(pieces: Sequence[Piece], weighted: KWeighted, first: int = 0) -> float:
-    """LUFS of a plan from the source's running energy, without rendering (joins count as cuts).
-
-    first: the source sample at which `weighted` begins.
-    """
-    starts, origins, directions, squares = _flat_parts(pieces)
-
-    def energy_at(output: IntArray, part: IntArray) -> DoubleArray:
-        place = origins[part] + directions[part] * output - first
-        return np.asarray(weighted.energy[np.clip(place, 0, len(weighted.energy) - 1)])
-
-    index, ends = np.arange(len(starts)), np.append(starts[1:], pieces[-1].end)
-    begun = energy_at(starts, index)
-    spent = squares * np.abs(energy_at(ends, index) - begun)
-    before = np.concatenate([[0.0], np.cumsum(spent)[:-1]])
-    steps = np.arange(0, pieces[-1].end + 1, STEP_S * weighted.rate).astype(np.int64)
-    part = np.searchsorted(starts, steps, side="right") - 1
-    energy = before[part] + squares[part] * np.abs(energy_at(steps, part) - begun[part])
-    return gated_loudness(energy, weighted.rate)
-
-
 @dataclass(frozen=True)
 class RenderedPair:
     """Two edits and the original passage, at one loudness. gains_db: what each was changed by.
@@ -258,8 +137,11 @@ def render_pair(
     rate = audio.sample_rate
     plans = [_plan(audio, edl) for edl in edls]
     weighted, first = _weigh(audio, plans)
-    loudness = [plan_loudness(plan, weighted, first) for plan in plans]
     rendered = [render_pieces(audio.samples, plan, rate, crossfade_s) for plan in plans]
+    loudness = [
+        plan_loudness(plan, weighted, first, samples)
+        for plan, samples in zip(plans, rendered, strict=True)
+    ]
     target = loudness[2]
     gains = [
         target - value if np.isfinite(value) and np.isfinite(target) else 0.0 for value in loudness

@@ -60,7 +60,7 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
     soundfile.write(folder / "nan.wav", broken, 8000, subtype="FLOAT")
     soundfile.write(folder / "surround.wav", tone(4.0, 8000, 6), 8000)
     soundfile.write(folder / "whole.flac", tone(4.0, 8000, 1) + 0.01, 8000)
-    (folder / "no_frames.wav").write_bytes((folder / "short.wav").read_bytes()[:44])
+    soundfile.write(folder / "no_frames.wav", tone(0.0, 8000, 1), 8000)
     (folder / "directory.wav").mkdir()
     return {
         "text": (folder / "text.wav", "decoded"),
@@ -92,11 +92,22 @@ def test_too_long_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
         read_audio(path)
 
 
-def test_a_cut_off_flac_is_not_taken_for_a_whole_song(tmp_path: Path) -> None:
-    path = tmp_path / "whole.flac"
+@pytest.mark.parametrize("damage", ["cut", "hole"])
+@pytest.mark.parametrize("suffix", [".flac", ".wav"])
+def test_part_of_a_song_is_not_taken_for_the_whole(
+    suffix: str, damage: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"whole{suffix}"
     rng = np.random.default_rng(0)
-    soundfile.write(path, rng.uniform(-0.5, 0.5, 44100 * 6).astype(np.float32), 44100)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    soundfile.write(path, rng.uniform(-0.5, 0.5, 44100 * 8).astype(np.float32), 44100)
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    if damage == "cut":
+        path.write_bytes(whole[:half])
+    elif suffix == ".flac":  # a hole in a WAV file is just other samples
+        path.write_bytes(whole[:half] + b"\0" * 50000 + whole[half + 50000 :])
+    else:
+        return
     with pytest.raises(AudioError, match="damaged"):
         read_audio(path)
 
