@@ -18,7 +18,10 @@ export class Sitting {
     this.waiting = []; // prepared pairs put aside by undo, to come back to
     this.ahead = null; // promise of the next prepared pair, or null
     this.unplayable = new Set();
+    this.restoring = new Set(); // undone votes whose pair is brought back from memory
     this.strength = null;
+    this.trouble = false; // the notice on the page is about getting pairs
+    this.counted = false; // the progress shown is the server's
     this.turn = 0; // counts what is shown, so that a late answer cannot replace something newer
     this.votes = JSON.parse(sessionStorage.getItem(VOTED) ?? "[]").map((id) => ({ id }));
     this.autoplay = false; // the listener has begun: from now on pairs start by themselves
@@ -97,9 +100,11 @@ export class Sitting {
     try {
       const pair = await work();
       if (pair?.empty) view.phase("empty", "You are up to date.", pair.message);
-      if (pair && this.outbox.state !== "signed-out") view.notice(null);
+      if (this.trouble) view.notice(null);
+      this.trouble = false;
       return pair;
     } catch (error) {
+      this.trouble = error instanceof SignedOut;
       if (error instanceof SignedOut) {
         view.phase("trouble", "You have been signed out.", "Your votes are safe. Sign in to go on.");
         view.notice("Your session has ended.", true);
@@ -126,7 +131,7 @@ export class Sitting {
     view.pair(pair, transport);
     view.transport(transport);
     view.heard(pair.listening, transport);
-    if (pair.assignment.progress && !this.outbox.items().length) view.progress(pair.assignment.progress);
+    if (!this.counted) this.progress(pair.assignment.progress);
     if (this.mayPlay()) void transport.play();
     this.fetchAhead();
   }
@@ -208,6 +213,7 @@ export class Sitting {
     const body = { vote_id: crypto.randomUUID?.() ?? uuid(), undoes: vote.id };
     void this.outbox.add("undo", body);
     if (!vote.pair) return; // voted before a reload: the answer brings the pair back
+    this.restoring.add(vote.id);
     if (vote.pair.buffers) this.bringBack(vote.pair);
     else await this.reopen(vote.pair.assignment, vote.pair.listening);
   }
@@ -230,11 +236,10 @@ export class Sitting {
 
   stored(item, answer) {
     const { view } = this;
-    if (answer.progress) view.progress(answer.progress);
+    if (answer.progress) this.progress(answer.progress);
     if (item.kind === "undo") {
-      const shown = this.taken();
-      const { assignment } = answer;
-      if (assignment && !shown.includes(assignment.assignment_id)) void this.reopen(assignment);
+      const known = this.restoring.delete(item.body.undoes);
+      if (answer.assignment && !known) void this.reopen(answer.assignment);
       return;
     }
     const latest = this.votes[this.votes.length - 1];
@@ -243,6 +248,11 @@ export class Sitting {
     if (answer.reveal && latest.pair) {
       view.reveal(answer.reveal, latest.pair.assignment.original);
     }
+  }
+
+  progress(figures) {
+    this.counted = true;
+    this.view.progress(figures);
   }
 
   refused(item, message) {

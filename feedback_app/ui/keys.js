@@ -37,7 +37,9 @@ const SLIDER_KEYS = new Set(["arrowleft", "arrowright", "arrowup", "arrowdown", 
 export function actionOf(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return null;
   const { target } = event;
-  const key = event.key.toLowerCase();
+  // The number row listens on every layout, also where its plain keys are no digits.
+  const digit = /^(?:Digit|Numpad)([123])$/.exec(event.code);
+  const key = digit && !event.shiftKey ? digit[1] : event.key.toLowerCase();
   if (target.closest("textarea, input:not([type=range]), select, dialog[open]")) return null;
   if (target.matches("input[type=range]") && SLIDER_KEYS.has(key)) return null;
   if (key === " " && target.closest("button, summary, a")) return null;

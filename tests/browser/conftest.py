@@ -34,6 +34,7 @@ ARGS = [
 ]  # fmt: skip
 LISTENERS = [f"listener{number}" for number in range(1, 16)]
 VOTES_PER_PAIR = 40  # so that every listener is given every pair
+REQUIRED_S = 1.2  # to be heard on each side before voting opens
 RATE = 16000
 BEAT_S = 0.3
 
@@ -190,6 +191,7 @@ class Server:
         command = [sys.executable, "-u", "-m", "feedback_app", "serve", "--workspace",
                    str(self.root), "--port", str(self.port)]  # fmt: skip
         environment = os.environ | {"FEEDBACK_APP_AUTO_GENERATE": "false"}
+        environment |= {"FEEDBACK_APP_REQUIRED_CAP_S": str(REQUIRED_S)}
         environment |= {"FEEDBACK_APP_VOTES_PER_PAIR": str(VOTES_PER_PAIR)}
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment

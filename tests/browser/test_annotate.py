@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,7 +44,7 @@ def hear_everything(page: Page) -> None:
                 page.keyboard.press("d")
                 name = "left" if side == "1" else "right"
                 start, end = state(page, "differences")[state(page, "loop")][name]
-                page.wait_for_timeout(int((end - start) * 1000) + 150)
+                page.wait_for_timeout(int(min(end - start, 1.2) * 1000) + 150)
     wait(page, "window.__player.open")
 
 
@@ -140,6 +141,7 @@ def test_a_vote_outlives_a_dead_network_and_a_reload(sign_in: Callable[..., Any]
     page = sign_in().page
     ready(page)
     before = len(server_votes(page))
+    assignment = state(page, "assignment")
     page.route("**/api/vote", lambda route: route.abort())
     page.keyboard.press("t")
     wait(page, "window.__player.unsent === 1 && window.__player.delivery === 'waiting'")
@@ -154,6 +156,10 @@ def test_a_vote_outlives_a_dead_network_and_a_reload(sign_in: Callable[..., Any]
     stored = server_votes(page)
     assert len(stored) == before + 1
     assert voted in json.dumps(stored)
+    page.keyboard.press("u")
+    wait(page, "window.__player.unsent === 0 && window.__player.votes.length === 0")
+    assert len(server_votes(page)) == before, "also a vote from before the reload can be undone"
+    wait(page, f"window.__player.assignment === {json.dumps(assignment)}")
 
 
 def test_a_session_that_ends_keeps_the_vote(sign_in: Callable[..., Any]) -> None:
@@ -271,3 +277,22 @@ def test_the_map_by_hand(sign_in: Callable[..., Any]) -> None:
             "wraps": 0.5,
         }
     )  # fmt: skip
+
+
+def test_the_server_dies_and_comes_back_in_the_middle(
+    sign_in: Callable[..., Any], server: Any
+) -> None:
+    page = sign_in().page
+    ready(page)
+    wait(page, "window.__player.prefetched !== null")
+    server.stop(signal.SIGKILL)
+    page.keyboard.press("t")
+    wait(page, "window.__player.unsent === 1 && window.__player.assignment !== null")
+    assert state(page, "playing"), "the pair that was fetched ahead plays without a server"
+    page.keyboard.press("t")
+    page.wait_for_selector(".studio[data-phase=trouble]")
+    assert "kept on this device" in page.inner_text(".studio")
+    server.start()
+    page.evaluate("window.dispatchEvent(new Event('online'))")
+    wait(page, "window.__player.unsent === 0 && window.__player.assignment !== null")
+    assert sorted(vote["vote_id"] for vote in server_votes(page)) == sorted(state(page, "votes"))
