@@ -17,10 +17,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -119,8 +120,9 @@ def _rows(tasks: Sequence[Task], workers: int) -> Iterator[dict[str, Any]]:
     left = list(tasks)
     context = multiprocessing.get_context("spawn")
     count = min(workers, len(tasks))
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_leave_ctrl_c) as pool:
-        futures = {pool.submit(describe, task): task for task in tasks}
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+        with _deaf_to_ctrl_c():
+            futures = {pool.submit(describe, task): task for task in tasks}
         try:
             while futures:
                 for future in wait(futures, return_when=FIRST_COMPLETED).done:
@@ -139,18 +141,28 @@ def _rows(tasks: Sequence[Task], workers: int) -> Iterator[dict[str, Any]]:
 def _alone(task: Task) -> dict[str, Any]:
     """One song in a process of its own, so that one that kills it is named and the rest goes on."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_leave_ctrl_c) as pool:
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
-            return pool.submit(describe, task).result()
+            with _deaf_to_ctrl_c():
+                future = pool.submit(describe, task)
+            return future.result()
         except BrokenProcessPool:
             row: dict[str, Any] = dict.fromkeys(_COLUMNS)
             why = f"{task.path}: its analysis was killed, probably for want of memory; shorten it"
             return row | {"path": str(task.path.resolve()), "title": task.path.stem, "error": why}
 
 
-def _leave_ctrl_c() -> None:
-    """Ctrl-C reaches the whole process group; only the parent answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C, which reaches the whole group: the parent answers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals can only be set in the main thread
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def analyse_all(tasks: Sequence[Task], workers: int, run: RunFolder | None) -> tuple[int, int]:
