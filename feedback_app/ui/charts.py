@@ -249,7 +249,7 @@ def bar_chart(
     if reference:
         real.append(reference[0])
     ticks = nice_ticks(min(real), max(real))
-    left, right = 96, 88
+    left, right = 108, 88
     height = TOP + row * len(drawn) + BOTTOM + (12 if reference else 0)
     top = TOP + (12 if reference else 0)
     across = Scale(ticks[0], ticks[-1], left, WIDTH - right)
@@ -291,11 +291,11 @@ def _bar(bar: Bar, across: Scale, y: float, row: float, share: bool) -> str:
     zero = across(min(max(0.0, across.low), across.high))
     x, middle = across(value), y + row / 2
     colour = bar.colour % N_COLOURS
-    name = bar.label if len(bar.label) <= 14 else bar.label[:13] + "…"
+    name = bar.label if len(bar.label) <= 18 else bar.label[:17] + "…"
     text = f"{bar.label}: {_bar_value(bar, share)} {bar.note}".strip()
     thick = 0.6 * row
     parts = [
-        f'<text class="tick end" x="90" y="{middle + 4}">{esc(name)}</text>',
+        f'<text class="tick end" x="102" y="{middle + 4}">{esc(name)}</text>',
         f'<rect class="bar s{colour}" x="{min(zero, x)}" y="{middle - thick / 2:.1f}" '
         f'height="{thick:.1f}" width="{max(abs(x - zero), 1):.2f}">'
         f"<title>{esc(text)}</title></rect>",

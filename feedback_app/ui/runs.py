@@ -28,7 +28,14 @@ KINDS = {
     "evaluate": "Evaluation",
     "simulate": "Simulated votes",
 }
-VERDICTS = {"accept": "good", "doubtful": "warn", "reject": "bad"}
+VERDICTS = {
+    "pass": ("good", "better than its parent"),
+    "accept": ("good", "better than its parent"),
+    "warn": ("warn", "doubtful"),
+    "doubtful": ("warn", "doubtful"),
+    "fail": ("bad", "worse than its parent"),
+    "reject": ("bad", "worse than its parent"),
+}
 REWARD_KINDS = ("train-reward", "bootstrap")
 REWARD_FIGURES = (
     ("log_loss", "log-loss (knowing nothing: 0.693)", 3),
@@ -126,7 +133,7 @@ def results(view: Mapping[str, Any]) -> Html:
     figures = headline(metrics, reward=view.get("kind") in REWARD_KINDS)
     if view.get("kind") == "generate" and charts.is_real(found.get("pairs")):
         figures = {"pairs made": text.number(found["pairs"])}
-    return text.join(text.figures(figures) if figures else "", verdict(metrics))
+    return text.join(text.figures(figures) if figures else "", verdict(metrics), win_chart(metrics))
 
 
 def headline(metrics: Mapping[str, Any], *, reward: bool) -> dict[str, str]:
@@ -137,10 +144,12 @@ def headline(metrics: Mapping[str, Any], *, reward: bool) -> dict[str, str]:
             bounds = metrics.get("accuracy_low"), metrics.get("accuracy_high")
             shown["held-out accuracy"] = text.interval(metrics["accuracy"], *bounds)
     else:
-        rate = (metrics.get("win_rates") or {}).get("parent")
-        if rate:
-            words = text.interval(rate.get("mean"), rate.get("low"), rate.get("high"))
-            shown["wins against its parent, by the reward"] = words
+        rate = (metrics.get("win_rates") or {}).get("parent") or {}
+        value = metrics.get("win_rate", rate.get("mean"))
+        if charts.is_real(value):
+            low = metrics.get("win_rate_low", rate.get("low"))
+            high = metrics.get("win_rate_high", rate.get("high"))
+            shown["wins against its parent, by the reward"] = text.interval(value, low, high)
     for key, name, digits in REWARD_FIGURES if reward else POLICY_FIGURES:
         if charts.is_real(metrics.get(key)):
             shown[name] = text.number(metrics[key], digits)
@@ -148,15 +157,19 @@ def headline(metrics: Mapping[str, Any], *, reward: bool) -> dict[str, str]:
 
 
 def verdict(metrics: Mapping[str, Any]) -> Html:
-    """What the gate says of a policy, and why; nothing where it was not evaluated."""
-    found = metrics.get("verdict")
+    """What the gate says of a policy, and why; nothing where it was not evaluated.
+
+    A version's metrics hold `gate` {verdict, reasons}, an evaluation's results `verdict`
+    {decision, reasons}.
+    """
+    found = metrics.get("gate") or metrics.get("verdict")
     if not isinstance(found, Mapping):
         return Html("")
-    decision = str(found.get("decision"))
+    decision = str(found.get("verdict") or found.get("decision"))
     listed = "".join(f"<li>{esc(reason)}</li>" for reason in found.get("reasons") or ())
-    tone = VERDICTS.get(decision, "info")
+    tone, words = VERDICTS.get(decision, ("info", decision))
     return Html(
-        f'<div class="fa-notice fa-{tone}"><b>Verdict: {esc(decision)}</b><ul>{listed}</ul></div>'
+        f'<div class="fa-notice fa-{tone}"><b>Verdict: {esc(words)}</b><ul>{listed}</ul></div>'
     )
 
 

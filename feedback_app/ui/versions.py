@@ -44,7 +44,9 @@ def _details(row: Mapping[str, Any]) -> Html:
         "Checkpoint": row.get("path"),
     }
     rest |= {name: value for name, value in lineage.items() if value}
-    inside = text.join(runs.win_chart(metrics), text.facts(rest) if rest else "")
+    inside = text.join(
+        runs.win_chart(metrics), accuracy_chart(metrics), text.facts(rest) if rest else ""
+    )
     if not inside:
         return Html("")
     return Html(f"<details><summary>Lineage and figures</summary>{inside}</details>")
@@ -93,13 +95,51 @@ def reward_card(row: Mapping[str, Any]) -> Html:
         lines["Ceiling"] = f"{text.percent(metrics['ceiling'])}, by people's own repeats"
     if metrics.get("evaluated_on"):
         lines["Judged on"] = metrics["evaluated_on"]
-    for name, found in (metrics.get("baselines") or {}).items():
-        if isinstance(found, Mapping):
-            low, high = found.get("accuracy_low"), found.get("accuracy_high")
-            lines[f"Baseline {text.label(name).lower()}"] = text.interval(
-                found.get("accuracy"), low, high
-            )
+    if best := best_baseline(metrics):
+        lines["Best baseline"] = f"{best[0]}, {best[1]}"
+        if charts.is_real(metrics.get("accuracy")) and metrics["accuracy"] <= best[2]:
+            chips.append(text.chip("not better than a baseline", "warn"))
     return _card(row, chips, lines, runs.headline(metrics, reward=True))
+
+
+def best_baseline(metrics: Mapping[str, Any]) -> tuple[str, str, float] | None:
+    """The best of what a reward model has to beat: name, accuracy in words, accuracy."""
+    found = [
+        (float(row["accuracy"]), name, row)
+        for name, row in (metrics.get("baselines") or {}).items()
+        if isinstance(row, Mapping) and charts.is_real(row.get("accuracy"))
+    ]
+    if not found:
+        return None
+    value, name, row = max(found, key=lambda item: item[0])
+    words = text.interval(value, row.get("accuracy_low"), row.get("accuracy_high"))
+    return text.label(name).lower(), words, value
+
+
+def accuracy_chart(metrics: Mapping[str, Any]) -> Html:
+    """A reward model's accuracy among its baselines."""
+    rows = {"this model": metrics} | dict(metrics.get("baselines") or {})
+    bars = [
+        charts.Bar(
+            text.label(name),
+            row.get("accuracy"),
+            row.get("accuracy_low"),
+            row.get("accuracy_high"),
+            colour=0 if row is metrics else 7,
+        )
+        for name, row in rows.items()
+        if isinstance(row, Mapping)
+    ]
+    if len(bars) < 2:
+        return Html("")
+    return charts.bar_chart(
+        "Accuracy against baselines",
+        bars,
+        x_label="share of held-out votes right",
+        bounds=(0.0, 1.0),
+        reference=(0.5, "chance"),
+        as_percent=True,
+    )
 
 
 def cards(rows: Sequence[Mapping[str, Any]], card: Callable[[Mapping[str, Any]], Html]) -> Html:

@@ -135,10 +135,11 @@ class FakeOperations:
     def _gains() -> dict[str, Any]:
         return {
             "keep_ratio": 0.81,
-            "win_rates": {"parent": {"mean": 0.71, "low": 0.6, "high": 0.8},
-                          "random": {"mean": 0.93, "low": 0.88, "high": 0.97}},
-            "verdict": {"decision": "accept", "reasons": ["better on unseen songs"]},
-        }  # fmt: skip
+            "win_rate": 0.71,
+            "win_rate_low": 0.6,
+            "win_rate_high": 0.8,
+            "gate": {"verdict": "pass", "reasons": ["better on unseen songs"]},
+        }
 
     @staticmethod
     def _warned() -> dict[str, Any]:

@@ -210,7 +210,18 @@ def test_a_failed_run_says_why(operations: FakeOperations) -> None:
 
 def test_cards_show_intervals_verdict_and_what_is_synthetic(operations: FakeOperations) -> None:
     card = versions.policy_card(operations.policies[1])
-    assert "71 % (60–80)" in card and "Verdict: accept" in card and "better on unseen songs" in card
+    assert (
+        "71 % (60–80)" in card
+        and "Verdict: better than its parent" in card
+        and "better on unseen songs" in card
+    )
+    doubtful = versions.policy_card(operations.policies[2])
+    assert "56 % (44–67)" in doubtful and "Verdict: doubtful" in doubtful
+    good = operations.list_reward_models()[1]
+    assert "length, 55 % (45–64)" in versions.reward_card(good)
+    poor = good | {"metrics": good["metrics"] | {"accuracy": 0.5}}
+    assert "not better than a baseline" not in versions.reward_card(good)
+    assert "not better than a baseline" in versions.reward_card(poor)
     bootstrap = versions.reward_card(operations.list_reward_models()[0])
     assert "synthetic votes" in bootstrap
 
