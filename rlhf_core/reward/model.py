@@ -156,11 +156,11 @@ class LearnedRewardModel(nn.Module):
         self.before = nn.Linear(width, width, bias=False)
         self.after = nn.Linear(width, width, bias=False)
         self.contrast = nn.Linear(BEAT_FEATURES, CONTRAST, bias=False)
-        self.join = nn.Linear(2 * CONTRAST + 1, width)
+        self.join = nn.Linear(3 * CONTRAST + 1, width)
         self.blocks = nn.ModuleList(Block(self.config) for _ in range(self.config.n_layers))
         self.norm = nn.LayerNorm(width)
         self.token = nn.Linear(width, width)
-        self.pooled = nn.Linear(3 * width, width)
+        self.pooled = nn.Linear(4 * width, width)
         self.moments = nn.Linear(3 * BEAT_FEATURES, width, bias=False)
         self.refine = nn.Sequential(
             nn.Linear(width, width), nn.GELU("tanh"), nn.Linear(width, width)
@@ -171,8 +171,8 @@ class LearnedRewardModel(nn.Module):
     def embed(self, features: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:
         """Embedding phi of each edit. Shape: as `forward` -> (B, D).
 
-        Pooled over all beats, those that sound and those that are cut; to which come the mean
-        features of what was kept, of what was cut, and how what was kept changes over the output.
+        Pooled over all beats, those that sound, those that are cut, and those that sound weighted
+        by their place in the output (how the edit goes on); and the beats' own features likewise.
         """
         check_inputs(features, action_ids, mask)
         beats = self.normaliser(features[..., :BEAT_FEATURES])
@@ -194,10 +194,9 @@ class LearnedRewardModel(nn.Module):
         parts = torch.stack([mask, sounds, mask & ~sounds], dim=1)
         place = features[..., BEAT_FEATURES + OUTPUT_POSITION].masked_fill(~mask, 0.5) - 0.5
         shares = parts / (parts.sum(-1, keepdim=True) + POOL_SHRINK)
-        late = shares[:, 1] * place
+        shares = torch.cat([shares, (2 * shares[:, 1] * place)[:, None]], dim=1)
         pooled: Tensor = self.pooled((shares @ tokens).flatten(1))
-        chosen = torch.stack([shares[:, 1], shares[:, 2], late], dim=1) @ own
-        pooled = pooled + self.moments(chosen.flatten(1))
+        pooled = pooled + self.moments((shares[:, 1:] @ own).flatten(1))
         # The square terms of a taste ("not too short, not too long") need a bend after pooling.
         refined: Tensor = pooled + self.refine(pooled)
         return refined
@@ -207,7 +206,8 @@ class LearnedRewardModel(nn.Module):
 
         For each beat: squared differences of learned projections, on the beat and on the
         JOIN_BEATS from it, to the beats that follow the last one not cut; and whether there is a
-        gap at all. Zero where the song plays straight on. Shape: (B, T, 2 CONTRAST + 1).
+        gap at all; these are zero where the song plays straight on. Last, the same differences
+        to the beat before it in the song. Shape: (B, T, 3 CONTRAST + 1).
         """
         n_beats = beats.shape[1]
         place = torch.arange(n_beats, device=beats.device)
@@ -220,7 +220,9 @@ class LearnedRewardModel(nn.Module):
         views = torch.cat([near, far], dim=-1)
         heard = views.gather(1, expected[..., None].expand(-1, -1, views.shape[-1]))
         apart = (views - heard).square() * gap[..., None]
-        return torch.cat([apart, gap[..., None].to(apart.dtype)], dim=-1)
+        moved = F.pad((near[:, 1:] - near[:, :-1]).square(), (0, 0, 1, 0))
+        moved = moved.masked_fill(~mask[..., None], 0.0)
+        return torch.cat([apart, gap[..., None].to(apart.dtype), moved], dim=-1)
 
     def forward(self, features: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:
         score: Tensor = self.head(self.embed(features, action_ids, mask)).squeeze(-1)

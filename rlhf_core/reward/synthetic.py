@@ -80,10 +80,11 @@ def draw_edits(state: AudioState, window: Passage, rng: np.random.Generator) -> 
     ]
     while len(edits) < GROUP:
         edit, other = (edits[i] for i in rng.choice(HEURISTICS, 2, replace=False))
-        if rng.random() < 0.5:  # the beginning of one, the end of the other
+        how = int(rng.integers(3))  # spliced, changed, or both
+        if how != 1:  # the beginning of one, the end of the other
             cut = PHRASE_BEATS * int(rng.integers(1, max(2, len(edit) // PHRASE_BEATS)))
             edit = np.concatenate([edit[:cut], other[cut:]])
-        if rng.random() < 0.5:  # a few beats changed
+        if how != 0:  # a few beats changed
             changed = rng.random(len(edit)) < rng.uniform(0.01, 0.2)
             edit = np.where(changed, rng.integers(0, N_ACTIONS, len(edit)), edit)
         edits.append(edit)

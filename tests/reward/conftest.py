@@ -10,8 +10,8 @@ import torch
 
 from rlhf_core.audio.feature_table import BEAT_FEATURES, FEATURE_SLICES
 from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward
-from rlhf_core.reward.pretraining import PretrainingSettings, bootstrap
 from rlhf_core.reward.model import RewardModelConfig
+from rlhf_core.reward.pretraining import PretrainingSettings, bootstrap
 from rlhf_core.types import AudioState, BeatGrid
 
 
