@@ -63,11 +63,16 @@ class Task:
     featuriser: str
 
 
-def describe(task: Task) -> dict[str, Any]:
-    """Analyse one song (or take it from the cache): its line of songs.jsonl."""
+def _blank(task: Task) -> dict[str, Any]:
+    """A line in which nothing but the file's place is known."""
     row: dict[str, Any] = dict.fromkeys(_COLUMNS)
     row |= {"path": str(task.path.resolve()), "title": task.path.stem}
-    row |= {"beat_times": [], "bar_phase": [], "waveform": []}
+    return row | {"beat_times": [], "bar_phase": [], "waveform": []}
+
+
+def describe(task: Task) -> dict[str, Any]:
+    """Analyse one song (or take it from the cache): its line of songs.jsonl."""
+    row = _blank(task)
     try:
         row["song_id"] = song_id_of(task.path)
         song = load_song(task.path, task.cache_dir, featuriser=task.featuriser)
@@ -118,22 +123,22 @@ def _rows(tasks: Sequence[Task], workers: int) -> Iterator[dict[str, Any]]:
         yield from map(describe, tasks)
         return
     left = list(tasks)
-    context = multiprocessing.get_context("spawn")
-    count = min(workers, len(tasks))
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(
+        min(workers, len(tasks)), mp_context=multiprocessing.get_context("spawn")
+    )
+    try:
         with _deaf_to_ctrl_c():
             futures = {pool.submit(describe, task): task for task in tasks}
-        try:
-            while futures:
-                for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                    row = future.result()
-                    left.remove(futures.pop(future))
-                    yield row
-        except BrokenProcessPool:
-            logging.warning("a worker process died; going on with one process a song")
-        except (KeyboardInterrupt, GeneratorExit):
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        while futures:
+            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                row = future.result()
+                left.remove(futures.pop(future))
+                yield row
+    except BrokenProcessPool:
+        logging.warning("a worker process died; going on with one process a song")
+    finally:
+        # not `with pool`: leaving it would take back the cancelling, and finish every song
+        pool.shutdown(wait=True, cancel_futures=True)
     for task in left:
         yield _alone(task)
 
@@ -147,9 +152,8 @@ def _alone(task: Task) -> dict[str, Any]:
                 future = pool.submit(describe, task)
             return future.result()
         except BrokenProcessPool:
-            row: dict[str, Any] = dict.fromkeys(_COLUMNS)
             why = f"{task.path}: its analysis was killed, probably for want of memory; shorten it"
-            return row | {"path": str(task.path.resolve()), "title": task.path.stem, "error": why}
+            return _blank(task) | {"error": why}
 
 
 @contextmanager
