@@ -9,7 +9,7 @@ import { differences, durationOf, mapTime, momentAt, stepBeats } from "./map.js"
 
 export const SIDES = ["left", "right", "original"];
 const FADE = 0.008; // long enough not to click, short enough to feel immediate
-const LEAD = 0.004; // schedule just ahead of the clock, so that no ramp starts in the past
+const MARGIN = 0.008; // s ahead of what the device has already been given: see soon()
 const SHORTEST_LOOP = 0.5;
 
 export class Transport {
@@ -90,8 +90,21 @@ export class Transport {
     return this.playing ? this.wrap(this.elapsed()) : this.offset;
   }
 
-  elapsed() {
-    return Math.max(0, this.context.currentTime - this.startedAt);
+  elapsed(time = this.context.currentTime) {
+    return Math.max(0, time - this.startedAt);
+  }
+
+  /**
+   * The clock time at which a change can take effect without a click. The device is fed in blocks
+   * (baseLatency long), so what is scheduled closer than that may come too late for its own ramp.
+   */
+  soon() {
+    return this.context.currentTime + Math.min(0.05, (this.context.baseLatency || 0.012) + MARGIN);
+  }
+
+  /** Where the sound will be at a clock time. */
+  positionAt(when) {
+    return this.playing ? this.wrap(this.elapsed(when)) : this.offset;
   }
 
   wrap(elapsed) {
@@ -123,7 +136,7 @@ export class Transport {
     if (context.state !== "running") await context.resume();
     if (this.playing || !this.pair) return;
     this.playing = true;
-    this.sound(this.offset);
+    this.sound(this.offset, this.soon());
     this.onchange();
   }
 
@@ -141,13 +154,14 @@ export class Transport {
 
   switchTo(side) {
     if (!this.pair || side === this.side) return;
-    const now = this.position();
+    const when = this.playing ? this.soon() : 0;
+    const now = this.positionAt(when);
     const landing = this.mapped(side, now);
-    this.report();
+    this.report(when);
     const left = this.side;
     this.side = side;
     this.switches += 1;
-    this.move(landing);
+    this.move(landing, when);
     this.trail = { side: left, from: now, to: this.offset };
   }
 
@@ -186,18 +200,19 @@ export class Transport {
   toggleLoop() {
     const places = this.pair?.differences ?? [];
     if (!places.length) return;
-    const now = this.position();
-    this.report();
+    const when = this.playing ? this.soon() : 0;
+    const now = this.positionAt(when);
+    this.report(when);
     if (this.loop !== null) {
       this.loop = null;
-      this.move(now);
+      this.move(now, when);
       return;
     }
     const index = places.findIndex((place) => place[this.side][1] > now);
     this.loop = Math.max(0, index);
     const [start, end] = this.bounds();
     this.trail = null;
-    this.move(now >= start && now < end ? now : start);
+    this.move(now >= start && now < end ? now : start, when);
   }
 
   setVolume(volume) {
@@ -206,9 +221,9 @@ export class Transport {
   }
 
   /** Tell the listener which stretches of which side have sounded since the last report. */
-  report() {
+  report(time = this.context?.currentTime) {
     if (!this.playing) return;
-    const elapsed = this.elapsed();
+    const elapsed = this.elapsed(time);
     const [start, end] = this.bounds();
     let from = this.offset + this.reportedAt;
     let left = elapsed - this.reportedAt;
@@ -224,19 +239,19 @@ export class Transport {
 
   // -- voices -----------------------------------------------------------------------------------
 
-  move(offset) {
+  /** Go on from an offset of the current side, at the clock time `when`. */
+  move(offset, when = this.playing ? this.soon() : 0) {
     const [start, end] = this.bounds();
     this.offset = offset < end ? offset : start;
     if (this.playing) {
-      this.release(this.context.currentTime + LEAD);
-      this.sound(this.offset);
+      this.release(when);
+      this.sound(this.offset, when);
     }
     this.onchange();
   }
 
   /** Start sounding at an offset, with the next round of the loop already on the clock. */
-  sound(offset) {
-    const when = this.context.currentTime + LEAD;
+  sound(offset, when) {
     this.offset = offset;
     this.startedAt = when;
     this.reportedAt = 0;
@@ -271,16 +286,21 @@ export class Transport {
   }
 
   release(when) {
-    for (const { source, gain, when: began } of this.voices) {
+    for (const { source, gain, when: began, until } of this.voices) {
       source.onended = () => gain.disconnect();
       if (began >= when) {
         source.stop();
         gain.disconnect();
-        continue;
+      } else if (when < until + FADE) {
+        // Its level is known, so the ramps need not be asked: that differs between browsers.
+        const rising = (when - began) / FADE, falling = 1 - (when - until) / FADE;
+        const level = Math.max(0, Math.min(1, rising, falling));
+        gain.gain.cancelScheduledValues(when);
+        if (level < 1) gain.gain.linearRampToValueAtTime(level, when);
+        else gain.gain.setValueAtTime(1, when);
+        gain.gain.linearRampToValueAtTime(0, when + FADE);
+        source.stop(when + 2 * FADE);
       }
-      holdAt(gain.gain, when);
-      gain.gain.linearRampToValueAtTime(0, when + FADE);
-      source.stop(when + 2 * FADE);
     }
     this.voices = [];
   }
@@ -289,17 +309,6 @@ export class Transport {
     if (!this.playing) return;
     this.report();
     this.playing = false;
-    this.release(this.context.currentTime + LEAD);
+    this.release(this.soon());
   }
-}
-
-/** Freeze a gain where its ramp is, so that a fade can start from there (Firefox lacks the call). */
-function holdAt(param, when) {
-  if (param.cancelAndHoldAtTime) {
-    param.cancelAndHoldAtTime(when);
-    return;
-  }
-  const value = param.value;
-  param.cancelScheduledValues(when);
-  param.setValueAtTime(value, when);
 }

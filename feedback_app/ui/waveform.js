@@ -107,7 +107,7 @@ export class Waveform {
     for (let i = 0; i < count; i++) {
       const from = Math.floor((i / count) * peaks.length);
       const to = Math.max(from + 1, Math.floor(((i + 1) / count) * peaks.length));
-      const half = Math.max(0.75, (Math.max(...peaks.slice(from, to)) / loudest) * reach);
+      const half = Math.max(0.75, (Math.max(...peaks.slice(from, to)) / loudest) ** 1.5 * reach);
       pen.roundRect(i * (BAR + GAP), middle - half, BAR, 2 * half, 1);
     }
     pen.fill();

@@ -186,13 +186,18 @@ class Server:
     url: str = ""
     process: subprocess.Popen[str] | None = None
     output: list[str] = field(default_factory=list)
+    settings: dict[str, object] = field(default_factory=dict)  # over the ones below
 
     def start(self) -> None:
         command = [sys.executable, "-u", "-m", "feedback_app", "serve", "--workspace",
                    str(self.root), "--port", str(self.port)]  # fmt: skip
-        environment = os.environ | {"FEEDBACK_APP_AUTO_GENERATE": "false"}
-        environment |= {"FEEDBACK_APP_REQUIRED_CAP_S": str(REQUIRED_S)}
-        environment |= {"FEEDBACK_APP_VOTES_PER_PAIR": str(VOTES_PER_PAIR)}
+        settings = {
+            "auto_generate": "false",
+            "required_cap_s": REQUIRED_S,
+            "votes_per_pair": VOTES_PER_PAIR,
+        } | self.settings
+        chosen = {f"FEEDBACK_APP_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = os.environ | chosen
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
@@ -265,15 +270,22 @@ class Visit:
 def sign_in(
     browser: Browser, server: Server, listeners: Iterator[str]
 ) -> Iterator[Callable[..., Visit]]:
-    """sign_in(path="/annotate", tour=False, **context options) -> Visit by a new listener."""
+    """sign_in(path="/annotate", tour=False, script="", **context options) -> Visit by a new one.
+
+    script: JavaScript that runs before the page's own.
+    """
     contexts = []
 
-    def visit(path: str = "/annotate", tour: bool = False, **options: Any) -> Visit:
+    def visit(
+        path: str = "/annotate", tour: bool = False, script: str = "", **options: Any
+    ) -> Visit:
         name = next(listeners)
         context = browser.new_context(**options)
         contexts.append(context)
         if not tour:
             context.add_init_script("localStorage.setItem('tour-seen/1', '1')")
+        if script:
+            context.add_init_script(script)
         page = context.new_page()
         seen = Visit(name, context, page, [], [])
         page.on("request", lambda request: seen.requests.append(request.url))

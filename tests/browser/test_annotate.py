@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page
 
@@ -296,3 +297,64 @@ def test_the_server_dies_and_comes_back_in_the_middle(
     page.evaluate("window.dispatchEvent(new Event('online'))")
     wait(page, "window.__player.unsent === 0 && window.__player.assignment !== null")
     assert sorted(vote["vote_id"] for vote in server_votes(page)) == sorted(state(page, "votes"))
+
+
+# Every sound becomes the same steady tone, and an audio worklet beside the output records it.
+TONE_AND_RECORDER = """
+const decode = AudioContext.prototype.decodeAudioData;
+AudioContext.prototype.decodeAudioData = async function (bytes) {
+  const buffer = await decode.call(this, bytes);
+  const data = buffer.getChannelData(0);
+  for (let i = 0; i < data.length; i++) {
+    data[i] = 0.5 * Math.sin((2 * Math.PI * 440 * i) / buffer.sampleRate);
+  }
+  return buffer;
+};
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (target, ...rest) {
+  if (target instanceof AudioDestinationNode) window.output = this;
+  return connect.call(this, target, ...rest);
+};
+window.record = async () => {
+  const code = `registerProcessor("tape", class extends AudioWorkletProcessor {
+    process([input]) { if (input[0]) this.port.postMessage(input[0].slice()); return true; }
+  })`;
+  const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  await window.output.context.audioWorklet.addModule(url);
+  const tape = new AudioWorkletNode(window.output.context, "tape");
+  window.tape = [];
+  tape.port.onmessage = (event) => window.tape.push(...event.data);
+  connect.call(window.output, tape);
+};
+"""
+
+
+def test_a_switch_has_neither_gap_nor_click(sign_in: Callable[..., Any]) -> None:
+    """Where both sides hold the same sound, switching must leave it as if nothing had happened."""
+    page = sign_in(script=TONE_AND_RECORDER).page
+    ready(page)
+    page.keyboard.press("1")
+    wait(page, "window.__player.playing")
+    page.evaluate("window.record()")
+    # Timed in the page; 440 Hz goes into a beat of 0.3 s evenly, so any two beats are the same.
+    page.evaluate(
+        """async () => {
+          const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+          window.__player.seek(0.02);
+          await pause(150);
+          window.tape.length = 0;
+          for (let i = 0; i < 5; i++) {
+            document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "s", bubbles: true }));
+            await pause(70);
+          }
+        }"""
+    )
+    samples = np.array(page.evaluate("window.tape.slice()"))
+    samples = samples[: len(samples) // 256 * 256]
+    loudest = np.abs(samples).max()
+    assert loudest > 0.1
+    steady = np.abs(samples.reshape(-1, 256)).max(axis=1)
+    assert steady.min() > 0.98 * loudest, "no gap"
+    curve = np.abs(np.diff(samples, 2)).max()
+    rate = page.evaluate("window.output.context.sampleRate")
+    assert curve < 1.5 * loudest * (2 * np.pi * 440 / rate) ** 2, "no click"
