@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback_app.ui import text
+from feedback_app.ui import charts, text
 
 
 class Reader(HTMLParser):
@@ -94,3 +95,9 @@ def test_moments_in_any_form() -> None:
     assert text.when(0) == "1970-01-01 00:00"
     assert text.when("yesterday") == "yesterday"
     assert text.when(None) == "–"
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    for module in (text, charts):
+        outcome = doctest.testmod(module)
+        assert outcome.attempted > 0 and outcome.failed == 0
