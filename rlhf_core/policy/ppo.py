@@ -40,6 +40,8 @@ class PPOConfig:
     """Hyper-parameters. KLs are in nats per free decision.
 
     update_kl: an update's epochs end once the policy is this far from where they began.
+    gae_lambda: near 1, because the first decisions set an edit's style and the reward comes ~64
+        beats later (win rate against the start after 40,000 steps: .95 77 %, .99 96 %, 1 74 %).
     kl_target: how far from the reference the policy may settle; kl_weight is where the penalty
         begins (0 switches it off).
     """
@@ -49,7 +51,7 @@ class PPOConfig:
     minibatch_episodes: int = 8
     clip: float = 0.2
     gamma: float = 1.0
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.99
     value_weight: float = 0.5
     entropy_weight: float = 0.003
     max_grad_norm: float = 0.5

@@ -1,0 +1,215 @@
+"""The commands on small made-up songs: what they write, and how they refuse wrong arguments."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from rlhf_core import evaluation, train_rlhf
+from rlhf_core.policy import generate, imitation
+from rlhf_core.policy.agent import Agent, load_policy, save_policy
+from rlhf_core.reward.checkpoint import load_reward
+from rlhf_core.runs import read_lines
+from rlhf_core.train_rlhf import LearnedRewardConfig, RLHFTrainer
+
+
+def write_song(path: Path, seed: int, seconds: float = 24.0, rate: int = 22050) -> None:
+    """Synthetic: clicks at 120 BPM over a chord that changes every two seconds."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(seconds * rate)) / rate
+    root = 110 * 2 ** (rng.integers(0, 12, int(seconds // 2) + 1) / 12)
+    tone = 0.2 * np.sin(2 * np.pi * root[(time // 2).astype(int)] * time)
+    click = 0.6 * np.exp(-(time % 0.5) * 60) * rng.standard_normal(len(time)) * 0.5
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, (tone + click).clip(-0.99, 0.99), rate)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("songs")
+    for seed in range(2):
+        write_song(folder / f"train/song{seed}.wav", seed)
+    write_song(folder / "test/other.wav", 9)
+    return folder
+
+
+@pytest.fixture
+def policy(small_agent: Agent, tmp_path: Path) -> Path:
+    path = tmp_path / "policy.pt"
+    save_policy(path, small_agent, step=0, episode=0)
+    return path
+
+
+def test_generate_writes_pairs_that_can_be_played(
+    data_dir: Path, policy: Path, tmp_path: Path
+) -> None:
+    rows = {}
+    for name, seed in (("a", 1), ("again", 1), ("b", 2)):
+        out = tmp_path / name
+        argv = ["--data_dir", str(data_dir), "--policy", str(policy), "--policy_name", "policy_v1"]
+        argv += ["--count", "3", "--seed", str(seed), "--output_dir", str(out)]
+        assert generate.main(argv) == 0
+        rows[name] = read_lines(out / "pairs.jsonl")
+        assert json.loads((out / "status.json").read_text())["state"] == "finished"
+    assert len(rows["a"]) == 3
+    for row in rows["a"]:
+        for side in (row["edit_a"], row["edit_b"], row["original"]):
+            info = soundfile.info(side["audio_path"])
+            assert info.frames / info.samplerate == pytest.approx(side["duration_s"])
+            assert side["duration_s"] == pytest.approx(side["edl"]["duration_s"], abs=1e-3)
+            assert len(side["peaks"]) == 400 and 0 <= min(side["peaks"]) <= max(side["peaks"]) <= 1
+        assert row["regions_a"] and row["regions_b"]
+        beats = row["passage"]["end_beat"] - row["passage"]["start_beat"]
+        assert len(row["edit_a"]["actions"]) == len(row["edit_b"]["actions"]) == beats
+        assert row["edit_a"]["edl"]["beats"] != row["edit_b"]["edl"]["beats"]
+    ids = {name: [row["pair_id"] for row in made] for name, made in rows.items()}
+    assert ids["a"] == ids["again"] and not set(ids["a"]) & set(ids["b"])
+    assert len(set(ids["a"])) == 3
+
+
+def test_imitation_command(data_dir: Path, tmp_path: Path) -> None:
+    argv = ["--data_dir", str(data_dir), "--output_dir", str(tmp_path), "--steps", "3"]
+    assert imitation.main(argv) == 0
+    agent = load_policy(tmp_path / "models/policy_final.pt")
+    assert agent.feature_std.min() > 0 and not torch.equal(agent.feature_mean, torch.zeros(121))
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["checkpoint"].endswith("policy_final.pt") and results["metrics"]["songs"] == 2
+
+
+def test_dpo_on_a_snapshot_needs_no_reward_model_and_resumes(
+    data_dir: Path, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated votes: the shorter edit always wins."""
+    pandas = pytest.importorskip("pandas")
+    generated = tmp_path / "pairs"
+    argv = ["--data_dir", str(data_dir), "--policy", str(policy), "--count", "6"]
+    assert generate.main([*argv, "--output_dir", str(generated)]) == 0
+    votes = [_vote(number, row) for number, row in enumerate(read_lines(generated / "pairs.jsonl"))]
+    snapshot = tmp_path / "votes.parquet"
+    pandas.DataFrame(votes).to_parquet(snapshot)
+    monkeypatch.setattr(train_rlhf, "find_default_checkpoint", _none_found)
+    base = ["--data_dir", str(data_dir), "--algorithm", "dpo", "--preferences", str(snapshot)]
+    base += ["--n_steps", "200", "--output_dir", str(tmp_path / "run"), "--threads", "1"]
+    assert train_rlhf.main([*base, "--policy", str(policy), "--total_steps", "400"]) == 2
+    base.append("--include_simulated")
+    assert train_rlhf.main([*base, "--policy", str(policy), "--total_steps", "400"]) == 0
+    final = tmp_path / "run/models/policy_final.pt"
+    first = read_lines(tmp_path / "run/metrics.jsonl")
+    assert train_rlhf.main([*base, "--checkpoint", str(final), "--total_steps", "900"]) == 0
+    second = read_lines(tmp_path / "run/metrics.jsonl")
+    assert second[: len(first)] == first and len(second) > len(first)
+    assert second[-1]["value_loss"] is None and second[-1]["learned_reward"] is None
+
+
+def _none_found(folder: Path) -> tuple[Path, str]:
+    from rlhf_core.errors import CheckpointError
+
+    raise CheckpointError("no reward model here")
+
+
+def _vote(number: int, row: dict) -> dict:  # type: ignore[type-arg]
+    shorter = "a" if row["edit_a"]["duration_s"] < row["edit_b"]["duration_s"] else "b"
+    return {
+        "vote_id": f"v{number}", "pair_id": row["pair_id"], "song_id": row["song_id"],
+        "annotator": "simulated", "simulated": True, "choice": shorter, "strength": 2,
+        "pool": row["pool"], "start_beat": row["passage"]["start_beat"],
+        "end_beat": row["passage"]["end_beat"], "actions_a": row["edit_a"]["actions"],
+        "actions_b": row["edit_b"]["actions"], "policy_a": row["edit_a"]["policy"],
+        "policy_b": row["edit_b"]["policy"], "b_first": False, "first_played": "a",
+        "created_at": "2026-01-01T00:00:00Z", "split": "train",
+    }  # fmt: skip
+
+
+def test_old_outputs_are_renamed_not_overwritten(
+    data_dir: Path, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    reward = out / "models/reward_model_v8_long/reward_model_final.pt"
+    for path in (out / "models/policy_final.pt", out / "logs/training.log", reward):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("old")
+    train_rlhf._make_room(out, resuming=False)
+    left = {path.name for path in out.rglob("*") if path.is_file()}
+    assert "policy_final.pt" not in left and "training.log" not in left
+    assert reward.read_text() == "old", "what is no output of a training stays where it is"
+    assert sum(name.startswith(("policy_final.", "training.")) for name in left) == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--data_dir", "/nowhere/songs"], "/nowhere/songs"),
+        (["--reward_model", "/nowhere/reward.pt"], "/nowhere/reward.pt"),
+        (["--checkpoint", "{damaged}"], "damaged"),
+        (["--checkpoint", "{policy}"], "--policy"),
+        (["--policy", "/nowhere/policy.pt"], "/nowhere/policy.pt"),
+        (["--device", "cuda:7"], "--device cpu"),
+        (["--device", "abacus"], "not a device"),
+        (["--total_steps", "0"], "positive"),
+        (["--threads", "0"], "--threads"),
+        (["--preferences", "/nowhere/votes.parquet"], "--algorithm dpo"),
+        (["--clamp_reward", "1", "-1"], "clamp_reward"),
+    ],
+)
+def test_wrong_arguments_exit_2_and_say_why(
+    data_dir: Path,
+    policy: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    extra: list[str],
+    message: str,
+) -> None:
+    damaged = tmp_path / "damaged.pt"
+    damaged.write_bytes(policy.read_bytes()[:2000])
+    extra = [item.format(damaged=damaged, policy=policy) for item in extra]
+    argv = ["--data_dir", str(data_dir), "--output_dir", str(tmp_path / "run")]
+    if "--checkpoint" not in extra and "--policy" not in extra:
+        argv += ["--policy", str(policy)]
+    assert train_rlhf.main([*argv, *extra]) == 2
+    error = capsys.readouterr().err
+    assert "error:" in error and message in error
+
+
+def test_unknown_flags_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for main in (train_rlhf.main, generate.main, imitation.main, evaluation.main):
+        with pytest.raises(SystemExit) as ended:
+            main(["--nonsense"])
+        assert ended.value.code == 2
+        with pytest.raises(SystemExit) as ended:
+            main(["--help"])
+        assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for flag in ("--data_dir", "--reward_model", "--checkpoint", "--total_steps", "--algorithm",
+                 "--save_interval", "--device", "--log_level"):  # fmt: skip
+        assert flag in text
+
+
+def test_guide_names() -> None:
+    config = LearnedRewardConfig()
+    assert (config.learned_reward_weight, config.dense_reward_weight) == (0.8, 0.2)
+    assert config.clamp_reward == (-10.0, 10.0)
+    for name in ("train", "_collect_rollouts_with_learned_rewards", "save_training_history",
+                 "load_training_history"):  # fmt: skip
+        assert callable(getattr(RLHFTrainer, name))
+    assert callable(load_reward)
+
+
+def test_evaluation_without_a_reward_model(
+    data_dir: Path, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--checkpoint", str(policy), "--test_dir", str(data_dir), "--no_reward"]
+    argv += ["--parent", str(policy), "--output_dir", str(tmp_path / "ev"), "--edits", "2"]
+    assert evaluation.main(argv) == 0
+    results = json.loads((tmp_path / "ev/results.json").read_text())
+    assert results["songs"] == 1, "data_dir/test is what is tested on"
+    assert results["kl_to_parent"] == pytest.approx(0, abs=1e-6)
+    assert results["contenders"]["keep_all"]["keep_ratio"] == 1
+    assert results["contenders"]["keep_all"]["duration_ratio"] == pytest.approx(1)
+    assert results["verdict"]["decision"] == "doubtful"
+    assert "verdict: doubtful" in capsys.readouterr().out
+    assert (tmp_path / "ev/evaluation.png").is_file()
