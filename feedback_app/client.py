@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,20 +93,24 @@ def connected(root: Path) -> Iterator[Caller]:
         services.close()
 
 
-def follow(caller: Caller, run_id: str | None) -> None:
+def follow(caller: Caller, run_id: str | None, until: Callable[[], bool] = lambda: False) -> None:
     """Show a run's progress, and that of what follows it, until the last has ended.
+
+    It stops looking early when `until` says so; the runs go on.
 
     Raises AppError when one fails. Stopping to look (Ctrl-C) does not stop the run.
     """
     while run_id is not None:
-        view = _follow_one(caller, run_id)
+        view = _follow_one(caller, run_id, until)
+        if view["state"] not in ENDED:
+            return
         if view["state"] != "finished":
             reason = f": {view['error']}" if view["error"] else ""
             raise AppError(f"{run_id} {view['state']}{reason}")
         run_id = view["next_run"]
 
 
-def _follow_one(caller: Caller, run_id: str) -> dict[str, Any]:
+def _follow_one(caller: Caller, run_id: str, until: Callable[[], bool]) -> dict[str, Any]:
     started = time.monotonic()
     form = "{desc:<14} {percentage:3.0f}% |{bar}| {elapsed}<{remaining} {postfix}"
     kind = run_id.rpartition("-")[0].rpartition("-")[0].rpartition("-")[0]
@@ -116,7 +120,7 @@ def _follow_one(caller: Caller, run_id: str) -> dict[str, Any]:
             bar.set_postfix_str(str(view["message"])[:60], refresh=False)
             bar.update(round(100 * (view["progress"] or 0)) - bar.n)
             waiting = view["state"] == "finished" and view["steps_left"] and not view["next_run"]
-            if view["state"] in ENDED and not waiting:
+            if (view["state"] in ENDED and not waiting) or until():
                 break
             time.sleep(POLL_S)
     if not sys.stderr.isatty():

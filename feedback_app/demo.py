@@ -15,6 +15,7 @@ from feedback_app.errors import AppError
 from feedback_app.services import Services
 
 SONGS = 8
+FIRST = 4
 
 
 def make_ready(services: Services) -> None:
@@ -28,7 +29,12 @@ def make_ready(services: Services) -> None:
         follow(caller, added["run_id"])
     if store.active_policy() is None:
         print("Making the first models and pairs (first start only) …", flush=True)
-        follow(caller, services.operations.prepare()["run_id"])
+        follow(caller, services.operations.prepare()["run_id"], until=lambda: _pairs(services))
+
+
+def _pairs(services: Services) -> bool:
+    """Whether there are enough pairs to begin with; the rest is made while people listen."""
+    return services.operations.pairs_overview()["total"] >= FIRST
 
 
 def _demo_songs(services: Services, folder: str) -> None:

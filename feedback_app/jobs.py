@@ -55,7 +55,11 @@ class Jobs:
         self._thread: threading.Thread | None = None
 
     def submit(self, kind: str, settings: Row, previous: str | None = None) -> str:
-        """Queue a run; it starts at once where none of its kind runs. Returns its id."""
+        """Queue a run; it starts at once where none of its kind runs. Returns its id.
+
+        Of its settings, three are for the queue: `needs` (ids of runs that must have ended first),
+        `then` (what is submitted when it has finished) and `chain` (what earlier steps made).
+        """
         if kind not in KINDS:
             raise InvalidError(f"unknown kind of run {kind!r}; known: {', '.join(KINDS)}")
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
@@ -75,8 +79,10 @@ class Jobs:
                     self._guarded(run, self._look)
             open_runs = self.store.open_runs()
             busy = {run["kind"] for run in open_runs if run["state"] == "running"}
+            going = {run["run_id"] for run in open_runs}
             for run in open_runs:
-                if run["state"] == "queued" and run["kind"] not in busy:
+                awaited = going & set(run["settings"].get("needs") or ())
+                if run["state"] == "queued" and run["kind"] not in busy and not awaited:
                     self._guarded(run, self._start)
                     busy.add(run["kind"])
 

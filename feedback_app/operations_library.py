@@ -49,7 +49,7 @@ class LibraryOperations(Base):
             )
         with path.open("rb") as file:
             song_id = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        target = self.workspace.songs / song_id / f"song{path.suffix.lower()}"
+        target = self.workspace.songs / song_id / path.name
         known = self.store.find_song(song_id)
         if known is not None and known["status"] != "failed":
             return None

@@ -26,7 +26,7 @@ class TrainingOperations(Base):
     """Pairs, rewards, policies, rounds, dry runs; and what becomes of the versions."""
 
     def prepare(self) -> Row:
-        """Make what a fresh workspace lacks: reward_v0, policy_v1, first pairs, as one chain.
+        """Make what a fresh workspace lacks: reward_v0 beside policy_v1, then the first pairs.
 
         Returns {run_id, message}; run_id is None where nothing is lacking or it is under way.
         """
@@ -37,16 +37,19 @@ class TrainingOperations(Base):
             return {"run_id": None, "message": "the first versions are being made"}
         if self.store.active_policy() is not None:
             return {"run_id": None, "message": "there is a policy already"}
-        steps: list[Row] = [
-            {"kind": "imitation", "settings": {"seed": 0}},
-            {"kind": "generate", "settings": {"count": self.settings.first_pairs}},
-        ]
+        needs: list[str] = []
         if self.store.bootstrap_reward_model() is None:
             if SHIPPED.is_file():
                 self.store.add_shipped_reward_model(str(SHIPPED))
             else:
-                steps.insert(0, {"kind": "bootstrap", "settings": {"seed": 0}})
-        run_id = self._chain(steps)
+                needs = [self.jobs.submit("bootstrap", {"seed": 0})]
+        pairs = {"count": self.settings.first_pairs, "needs": needs}
+        run_id = self._chain(
+            [
+                {"kind": "imitation", "settings": {"seed": 0}},
+                {"kind": "generate", "settings": pairs},
+            ]
+        )
         return {"run_id": run_id, "message": "the first versions and pairs are being made"}
 
     def generate_pairs(

@@ -5,7 +5,9 @@ SIGTERM and Ctrl-C end it gracefully: requests and commits finish, runs go on by
 
 from __future__ import annotations
 
+import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -26,6 +28,7 @@ def serve(
     address = listening.getsockname()
     shown = "127.0.0.1" if address[0] in ("0.0.0.0", "::") else address[0]
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{address[1]}"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     services = open_services(root, url, host=host, port=port)
     try:
         if demo:
@@ -40,7 +43,8 @@ def serve(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=5,
             server_header=False,
         )  # fmt: skip
-        _Server(config, url).run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # uvicorn hands on the signal that ended it
+            _Server(config, url).run(sockets=[listening])
     finally:
         services.close()
         listening.close()

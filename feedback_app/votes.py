@@ -8,6 +8,7 @@ to a vote holds the next assignment, leased in the same transaction, so one comm
 from __future__ import annotations
 
 import random
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,6 +32,8 @@ from feedback_app.store import Store
 SIDE_CHOICES = ("left", "right", "tie", "both_bad", "skip")
 MAX_OPEN = 4
 MAX_COMMENT = 2000
+EXPIRY_CHECK_S = 5.0
+PAIRS_KEPT = 500
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Annotation:
         self.store = store
         self.settings = settings
         self.rng = random.Random()
+        self._expired_at = float("-inf")
+        self._pairs: dict[str, tuple[Row, dict[str, Row]]] = {}
 
     def next(self, annotator: str, exclude: tuple[str, ...] = ()) -> Future[Row | None]:
         """Lease (or find again) an assignment; None where nothing is left for this annotator."""
@@ -108,14 +113,22 @@ class Annotation:
     def _lease(self) -> timedelta:
         return timedelta(minutes=self.settings.lease_minutes)
 
-    def _next(self, cursor: Any, annotator: str, exclude: tuple[str, ...]) -> Row | None:
+    def _next(
+        self,
+        cursor: Any,
+        annotator: str,
+        exclude: tuple[str, ...],
+        progress: Row | None = None,
+    ) -> Row | None:
         now = utc_now()
-        self.store.abandon_expired(cursor, now)
+        if time.monotonic() - self._expired_at > EXPIRY_CHECK_S:
+            self.store.abandon_expired(cursor, now)
+            self._expired_at = time.monotonic()
         held = self.store.open_assignments(cursor, annotator)
         for row in held:
             if row["assignment_id"] not in exclude:
                 self.store.set_assignment(cursor, row["assignment_id"], "open", now + self._lease())
-                return self._payload(cursor, row)
+                return self._payload(cursor, row, progress)
         if len(held) >= MAX_OPEN:
             return None
         found = self.store.candidates(cursor, annotator, self.settings.votes_per_pair)
@@ -124,26 +137,24 @@ class Annotation:
             return None
         row = new_assignment(chosen.pair_id, annotator, now, self._lease(), self.rng)
         self.store.add_assignment(cursor, row)
-        return self._payload(cursor, row)
+        return self._payload(cursor, row, progress)
 
     def _vote(self, cursor: Any, annotator: str, form: VoteForm, exclude: tuple[str, ...]) -> Row:
         assignment = self.store.assignment(cursor, form.assignment_id)
         if assignment is None or assignment["annotator"] != annotator:
             raise NotFoundError("this assignment does not exist or is not yours")
         row = self._vote_row(annotator, form, assignment)
-        known = self.store.vote(cursor, form.vote_id)
-        if known is not None and not _same_content(known, row):
-            raise ConflictError("this vote_id was used for another vote already")
-        if known is None:
-            self.store.add_vote(cursor, row)
+        if self.store.add_vote(cursor, row):
             if not self.store.is_undone(cursor, form.vote_id, annotator):
                 self.store.set_assignment(cursor, form.assignment_id, "done")
-        following = self._next(cursor, annotator, (*exclude, form.assignment_id))
+        elif not _same_content(self.store.vote(cursor, form.vote_id), row):
+            raise ConflictError("this vote_id was used for another vote already")
+        progress = self.progress(cursor, annotator)
         return {
             "ok": True,
             "reveal": self._reveal(cursor, assignment),
-            "next": following,
-            "progress": self.progress(cursor, annotator),
+            "next": self._next(cursor, annotator, (*exclude, form.assignment_id), progress),
+            "progress": progress,
         }
 
     def _vote_row(self, annotator: str, form: VoteForm, assignment: Row) -> Row:
@@ -205,9 +216,17 @@ class Annotation:
         today, total = self.store.done_counts(cursor, annotator, start)
         return {"done_today": today, "done_total": total, "goal": self.settings.goal}
 
-    def _payload(self, cursor: Any, row: Row) -> Row:
+    def _pair(self, cursor: Any, pair_id: str) -> tuple[Row, dict[str, Row]]:
+        """A pair with its edits; they never change, so the last ones are kept."""
+        if pair_id not in self._pairs:
+            if len(self._pairs) >= PAIRS_KEPT:
+                self._pairs.pop(next(iter(self._pairs)))
+            self._pairs[pair_id] = self.store.pair_with_edits(cursor, pair_id)
+        return self._pairs[pair_id]
+
+    def _payload(self, cursor: Any, row: Row, progress: Row | None = None) -> Row:
         """What the browser needs to play a pair, and nothing that tells which side is which."""
-        pair, edits = self.store.pair_with_edits(cursor, row["pair_id"])
+        pair, edits = self._pair(cursor, row["pair_id"])
         order = ("b", "a") if row["b_first"] else ("a", "b")
         sides: Row = {}
         for side, name in zip(("left", "right"), order, strict=True):
@@ -234,12 +253,12 @@ class Annotation:
             "required_s": {
                 side: required_seconds(sides[side]["regions"], share, cap) for side in sides
             },
-            "progress": self.progress(cursor, row["annotator"]),
+            "progress": progress or self.progress(cursor, row["annotator"]),
         }
 
     def _reveal(self, cursor: Any, row: Row) -> Row:
         """What was done on each side; told only after the vote."""
-        pair, edits = self.store.pair_with_edits(cursor, row["pair_id"])
+        pair, edits = self._pair(cursor, row["pair_id"])
         passage, original = pair["original_edl"]["passage"], pair["original_edl"]["beats"]
         times = [passage["start_s"] + beat[1] for beat in original] + [passage["end_s"]]
         order = ("b", "a") if row["b_first"] else ("a", "b")
@@ -254,6 +273,8 @@ class Annotation:
         }
 
 
-def _same_content(known: Row, row: Row) -> bool:
+def _same_content(known: Row | None, row: Row) -> bool:
+    if known is None:
+        return False
     names = ("assignment_id", "annotator", "kind", "choice", "strength", "tags", "comment")
     return all(known[name] == row[name] for name in names)

@@ -199,7 +199,7 @@ def test_the_first_versions_and_a_round_end_to_end(tmp_path: Path) -> None:
     run_id = operations.prepare()["run_id"]
     assert operations.prepare()["run_id"] is None
     wait(services, lambda: operations.pairs_overview()["total"] == 3)
-    ended(services, run_id)
+    wait(services, lambda: not services.store.open_runs())
     assert [p["status"] for p in operations.list_policies()] == ["active"]
     rewards = operations.list_reward_models()
     assert [(r["version"], r["synthetic"]) for r in rewards] == [("reward_v0", True)]

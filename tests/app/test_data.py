@@ -1,0 +1,211 @@
+"""Votes in and out: imports with bad rows, exports read back by other libraries, figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from conftest import add_pairs, add_song, client_of
+
+from feedback_app import statistics
+from feedback_app.errors import AppError, InvalidError
+from feedback_app.services import Services
+from feedback_app.snapshots import write_snapshot
+from feedback_app.statistics import Comparison
+
+CHOICES = ("left", "right", "tie", "both_bad", "skip")
+
+
+def cast(services: Services, count: int) -> list[dict]:
+    """Votes by HTTP, one undone; what was cast, by pair."""
+    add_song(services), add_pairs(services, count)
+    client, out = client_of(services, "ann"), []
+    for index in range(count):
+        shown = client.get("/api/next").json()
+        choice = CHOICES[index % 5]
+        vote = {
+            "vote_id": str(uuid4()), "assignment_id": shown["assignment_id"], "choice": choice,
+            "strength": 1 + index % 3 if choice in ("left", "right") else None,
+            "tags": ["good flow"], "comment": 'ein "Ko,mma"\nund <b>', "response_ms": 5,
+            "listened": {"first_side": shown["first_side"]},
+        }  # fmt: skip
+        assert client.post("/api/vote", json=vote).status_code == 200
+        out.append(vote)
+    undone = out.pop()
+    client.post("/api/undo", json={"vote_id": str(uuid4()), "undoes": undone["vote_id"]})
+    return out
+
+
+def frame(path: str, form: str) -> pd.DataFrame:
+    if form == "parquet":
+        return pd.read_parquet(path)
+    if form == "csv":
+        return pd.read_csv(path)
+    return pd.read_json(path, lines=True)
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_an_export_holds_exactly_the_votes(services: Services, form: str, tmp_path: Path) -> None:
+    cast_votes = cast(services, 7)
+    made = services.operations.export(form, str(tmp_path))
+    table = frame(made["path"], form)
+    assert made["rows"] == len(table) == len(cast_votes)
+    assert list(table["vote_id"]) == [vote["vote_id"] for vote in cast_votes]
+    for row, vote in zip(table.to_dict("records"), cast_votes, strict=True):
+        sides = ("b", "a") if row["b_first"] else ("a", "b")
+        shown = dict(zip(("left", "right"), sides, strict=True))
+        assert row["choice"] == shown.get(vote["choice"], vote["choice"])
+        assert (None if pd.isna(row["strength"]) else row["strength"]) == vote["strength"]
+        assert row["first_played"] == shown[vote["listened"]["first_side"]]
+        assert row["comment"] == vote["comment"] and not row["simulated"]
+    again = services.operations.export(form, str(tmp_path / "again"))
+    assert again["sha256"] == made["sha256"]
+    card = Path(made["path"] + ".README.md").read_text(encoding="utf-8")
+    assert made["sha256"] in card and f"{len(cast_votes)} rows" in card
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_trl_and_arena_forms(services: Services, tmp_path: Path) -> None:
+    votes = cast(services, 7)
+    trl = frame(services.operations.export("trl", str(tmp_path))["path"], "jsonl")
+    assert list(trl.columns) == ["prompt", "chosen", "rejected", "margin"]
+    decisive = [vote for vote in votes if vote["strength"]]
+    assert list(trl["margin"]) == [vote["strength"] for vote in decisive]
+    assert all(len(json.loads(row)["actions"]) == 32 for row in trl["chosen"])
+    assert (trl["chosen"] != trl["rejected"]).all()
+    arena = frame(services.operations.export("arena", str(tmp_path))["path"], "jsonl")
+    assert set(arena["winner"]) <= {"model_a", "model_b", "tie", "tie (bothbad)"}
+    assert len(arena) == sum(vote["choice"] != "skip" for vote in votes)
+    with pytest.raises(InvalidError):
+        services.operations.export("xml", str(tmp_path))
+
+
+def test_a_snapshot_has_the_agreed_columns_and_never_changes(services: Services) -> None:
+    cast(services, 6)
+    first = write_snapshot(services.store, services.workspace, include_simulated=False)
+    second = write_snapshot(services.store, services.workspace, include_simulated=False)
+    assert first == second and first.rows == 5
+    table = pd.read_parquet(first.path)
+    assert list(table.columns) == [
+        "vote_id", "pair_id", "song_id", "annotator", "simulated", "choice", "strength", "pool",
+        "start_beat", "end_beat", "actions_a", "actions_b", "policy_a", "policy_b", "b_first",
+        "first_played", "created_at", "split",
+    ]  # fmt: skip
+    assert table["actions_a"][0].dtype == np.int8 and len(table["actions_a"][0]) == 32
+    assert table["start_beat"].dtype == np.int32
+    services.store.beats_changed("0123456789abcdef")
+    assert write_snapshot(services.store, services.workspace, False).rows == 0
+
+
+def test_simulated_votes_are_left_out_by_default(services: Services, tmp_path: Path) -> None:
+    add_song(services), add_pairs(services, 2)
+    vote = {
+        "vote_id": str(uuid4()), "pair_id": "pair0000", "annotator": "judge:tight", "kind": "vote",
+        "choice": "a", "simulated": True, "source": "simulate", "created_at": "2026-01-01",
+    }  # fmt: skip
+    services.store.database.write(lambda cursor: services.store.add_vote(cursor, vote))
+    services.store.database.execute(
+        "INSERT INTO annotators VALUES ('judge:tight', 'annotator', NULL, now(), false, 1)"
+    )
+    assert services.operations.export("csv", str(tmp_path / "1"))["rows"] == 0
+    assert services.operations.export("csv", str(tmp_path / "2"), True)["rows"] == 1
+    assert write_snapshot(services.store, services.workspace, False).rows == 0
+    assert services.operations.results()["votes_simulated"] == 1
+    assert services.operations.pairs_overview()["open"] == 2
+
+
+def test_an_import_reports_bad_rows_and_takes_the_good_ones(
+    services: Services, tmp_path: Path
+) -> None:
+    add_song(services), add_pairs(services, 3)
+    path = tmp_path / "votes.csv"
+    path.write_text(
+        "pair_id,annotator,choice,strength\n"
+        "pair0000,zoë <b>,a,3\n"
+        "pair0001,zoë <b>,c,1\n"
+        "nowhere,zoë <b>,a,1\n"
+        "pair0001,zoë <b>,b,4\n"
+        "pair0001,zoë <b>,tie,2\n"
+        "pair0001,,a,2\n"
+        "pair0000,zoë <b>,b,1\n"
+        "pair0001,zoë <b>,a\n"
+        "pair0002,zoë <b>,tie,\n",
+        encoding="utf-8",
+    )
+    answer = services.operations.import_votes(str(path))
+    assert answer["accepted"] == 2
+    assert [row["line"] for row in answer["rejected"]] == [3, 4, 5, 6, 7, 8, 9]
+    reasons = " | ".join(row["reason"] for row in answer["rejected"])
+    for part in ("choice 'c'", "no pair 'nowhere'", "strength '4'", "no strength", "already"):
+        assert part in reasons
+    again = services.operations.import_votes(str(path))
+    assert again["accepted"] == 0
+    assert services.operations.pairs_overview() == {"open": 1, "done": 2, "total": 3}
+
+
+def test_json_lines_import_and_files_that_are_no_votes(services: Services, tmp_path: Path) -> None:
+    add_song(services), add_pairs(services, 2)
+    path = tmp_path / "votes.jsonl"
+    good = {"pair_id": "pair0001", "annotator": "zoe", "choice": "b", "strength": 2}
+    path.write_text(f"{{\n[1]\n\n{json.dumps(good)}\n")
+    answer = services.operations.import_votes(str(path))
+    assert answer["accepted"] == 1 and [row["line"] for row in answer["rejected"]] == [1, 2]
+    for name, data in (("x.csv", b"\xff\xfe\x00"), ("y.csv", b"a,b\n1,2\n"), ("z.pdf", b"x")):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(AppError):
+            services.operations.import_votes(str(tmp_path / name))
+    with pytest.raises(AppError):
+        services.operations.import_votes(str(tmp_path / "missing.csv"))
+
+
+def test_pairs_are_handed_out_with_their_audio(services: Services, tmp_path: Path) -> None:
+    add_song(services), add_pairs(services, 2)
+    made = services.operations.export_pairs(str(tmp_path / "out"))
+    rows = [json.loads(line) for line in Path(made["path"]).read_text().splitlines()]
+    assert len(rows) == made["pairs"] == 2
+    for row in rows:
+        assert row["passage"] == {"start_beat": 0, "end_beat": 32, "start_s": 0.0, "end_s": 16.0}
+        for side in ("edit_a", "edit_b", "original"):
+            assert (tmp_path / "out" / row[side]["audio_path"]).is_file()
+    with pytest.raises(AppError):
+        services.operations.export_pairs(str(tmp_path / "out"))
+
+
+def test_bradley_terry_of_two_is_the_log_odds() -> None:
+    # with 300 wins of 400 the prior hardly counts: strengths differ by log(3)
+    strengths = statistics.bradley_terry(np.array([[0.0, 300.0], [100.0, 0.0]]))
+    assert strengths[0] - strengths[1] == pytest.approx(np.log(3), abs=0.02)
+    assert strengths.sum() == pytest.approx(0)
+
+
+def test_leaderboard_orders_versions_and_a_tie_is_half_a_win() -> None:
+    votes = [Comparison("v2", "v1", 1.0)] * 30 + [Comparison("v1", "v2", 1.0)] * 10
+    votes += [Comparison("v3", "v2", 0.5)] * 40
+    rows = statistics.leaderboard(votes)
+    assert [row["version"] for row in rows][-1] == "v1"
+    assert rows[0]["strength"] == pytest.approx(rows[1]["strength"], abs=0.1)
+    assert all(row["low"] <= row["strength"] <= row["high"] for row in rows)
+    assert statistics.leaderboard([]) == []
+    rate = statistics.win_rate(votes, "v2", "v1")
+    assert rate is not None and rate["win_rate"] == 0.75 and rate["votes"] == 40
+
+
+def test_wilson_interval_of_a_known_case() -> None:
+    # 8 of 10: (0.490, 0.943), as in Wilson (1927) and every table since
+    share, low, high = statistics.wilson(8, 10)
+    assert (share, round(low, 3), round(high, 3)) == (0.8, 0.490, 0.943)
+
+
+def test_joins_are_where_the_source_does_not_play_straight_on() -> None:
+    straight = [[beat, beat * 0.5, 0.5, 0] for beat in range(8)]
+    assert statistics.joins_of(straight) == 0
+    assert statistics.joins_of(straight[:3] + straight[5:]) == 1
+    assert statistics.joins_of([straight[0], straight[0], straight[1]]) == 1

@@ -1,0 +1,241 @@
+"""Nothing lost: kills after an acknowledgement, two apps on a workspace, faults in a group."""
+
+from __future__ import annotations
+
+import http.cookiejar
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+import duckdb
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from conftest import PASSWORD, add_pairs, add_song
+
+from feedback_app.database import Database
+from feedback_app.errors import InvalidError, WorkspaceError
+from feedback_app.schema import MIGRATIONS, migrate
+from feedback_app.serve import first_accounts
+from feedback_app.services import Services, open_services
+
+ENVIRONMENT = dict(os.environ) | {
+    "FEEDBACK_APP_AUTO_PREPARE": "false",
+    "FEEDBACK_APP_AUTO_GENERATE": "false",
+}
+
+
+def command(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "feedback_app", *arguments, "--workspace", str(root)],
+        capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False,
+    )  # fmt: skip
+
+
+class App:
+    """The real server in a process of its own."""
+
+    def __init__(self, root: Path) -> None:
+        argv = [sys.executable, "-m", "feedback_app", "serve", "--workspace", str(root)]
+        self.process = subprocess.Popen(
+            [*argv, "--port", "0"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+        )
+        assert self.process.stdout is not None
+        self.said = []
+        for line in self.process.stdout:
+            self.said.append(line)
+            if match := re.match(r"listening on (http://\S+)", line):
+                self.url = match[1]
+                return
+        raise AssertionError("".join(self.said))
+
+    def browser(self, name: str) -> urllib.request.OpenerDirector:
+        jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+        opener = urllib.request.build_opener(jar)
+        form = urllib.parse.urlencode({"name": name, "password": PASSWORD, "next": ""})
+        opener.open(f"{self.url}/login", form.encode(), timeout=30).close()
+        return opener
+
+    def ask(
+        self, opener: urllib.request.OpenerDirector, path: str, body: dict | None = None
+    ) -> dict:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data=data)
+        with opener.open(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def end(self, sign: signal.Signals) -> int:
+        self.process.send_signal(sign)
+        return self.process.wait(timeout=30)
+
+
+def workspace_with_pairs(root: Path, count: int) -> None:
+    services = open_services(root)
+    services.operations.add_user("ann", "annotator", PASSWORD)
+    services.operations.add_user("res", "researcher", PASSWORD)
+    add_song(services), add_pairs(services, count)
+    services.close()
+
+
+def test_a_vote_survives_sigkill_right_after_its_acknowledgement(tmp_path: Path) -> None:
+    workspace_with_pairs(tmp_path, 5)
+    app = App(tmp_path)
+    browser = app.browser("ann")
+    shown = app.ask(browser, "/api/next")
+    cast = []
+    for _ in range(3):
+        vote = {
+            "vote_id": str(uuid4()), "assignment_id": shown["assignment_id"], "choice": "left",
+        }  # fmt: skip
+        answer = app.ask(browser, "/api/vote", vote)
+        assert answer["ok"]
+        cast.append(vote["vote_id"])
+        shown = answer["next"]
+    assert app.end(signal.SIGKILL) == -signal.SIGKILL
+    again = App(tmp_path)
+    browser = again.browser("ann")
+    assert [row["vote_id"] for row in again.ask(browser, "/api/my-votes")] == cast[::-1]
+    assert again.ask(browser, "/api/next")["assignment_id"] == shown["assignment_id"]
+    assert again.end(signal.SIGTERM) == 0
+    assert not (tmp_path / "app.lock").exists()
+
+
+def test_a_second_app_is_refused_and_commands_go_through_the_first(tmp_path: Path) -> None:
+    workspace_with_pairs(tmp_path, 2)
+    app = App(tmp_path)
+    try:
+        second = command(tmp_path, "serve", "--port", "0")
+        assert second.returncode == 2
+        assert f"in use by process {app.process.pid} at {app.url}" in second.stderr
+        added = command(tmp_path, "users", "add", "zoë", "--role", "annotator")
+        assert re.search(r"name zoë  password \S{14}", added.stdout), added.stderr
+        assert "zoë" in command(tmp_path, "users", "list").stdout
+        refused = command(tmp_path, "promote", "policy_v9")
+        assert refused.returncode == 2 and "no policy version 'policy_v9'" in refused.stderr
+        assert (tmp_path / "app.lock").stat().st_mode & 0o077 == 0
+    finally:
+        app.end(signal.SIGTERM)
+    assert "zoë" in command(tmp_path, "users", "list").stdout
+
+
+def test_the_first_start_makes_and_tells_one_researcher(tmp_path: Path) -> None:
+    services = open_services(tmp_path)
+    lines = first_accounts(services)
+    assert re.search(r"researcher +name researcher +password \S{14}", lines[-1])
+    password = lines[-1].split()[-1]
+    assert services.sessions.sign_in("researcher", password, "here")
+    assert first_accounts(services) == []
+    services.close()
+
+
+def test_a_port_in_use_is_told_at_once(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        found = command(tmp_path, "serve", "--port", str(taken.getsockname()[1]))
+    assert found.returncode == 2 and "Choose another --port" in found.stderr
+
+
+def test_many_threads_get_each_place_of_a_pair_once(services: Services) -> None:
+    add_song(services), add_pairs(services, 40)
+    names = [f"listener{i}" for i in range(16)]
+    barrier = threading.Barrier(len(names))
+
+    def listen(name: str) -> list[str]:
+        barrier.wait()
+        held: list[str] = []
+        while (found := services.annotation.next(name, tuple(held)).result()) is not None:
+            held.append(found["assignment_id"])
+        return held
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        given = [one for held in pool.map(listen, names) for one in held]
+    assert len(given) == len(set(given)) == 40  # one vote a pair: each given exactly once
+    rows = services.store.database.rows("SELECT pair_id, annotator FROM assignments")
+    assert len({row["pair_id"] for row in rows}) == 40
+    assert max(sum(row["annotator"] == name for row in rows) for name in names) <= 4
+
+
+def test_a_pair_goes_to_k_different_annotators(tmp_path: Path) -> None:
+    services = open_services(tmp_path, votes_per_pair=3)
+    add_song(services), add_pairs(services, 1)
+    given = [services.annotation.next(f"l{i}").result() for i in range(5)]
+    assert [found is not None for found in given] == [True, True, True, False, False]
+    services.close()
+
+
+def test_one_faulty_write_does_not_harm_the_others_in_its_group(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.duckdb")
+    database.execute("CREATE TABLE t (x INTEGER PRIMARY KEY)")
+    gate = threading.Event()
+    database.submit(lambda cursor: gate.wait())  # holds the writer while the group gathers
+
+    def add(value: int) -> object:
+        def work(cursor: duckdb.DuckDBPyConnection) -> int:
+            if value == 3:
+                raise InvalidError("refused before it changed anything")
+            cursor.execute("INSERT INTO t VALUES (?)", [7 if value == 5 else value])
+            return value
+
+        return database.submit(work)
+
+    futures = [add(value) for value in range(10)]
+    gate.set()
+    failed = [i for i, future in enumerate(futures) if future.exception() is not None]
+    assert failed == [3, 7]  # 5 took the key of 7
+    stored = {row["x"] for row in database.rows("SELECT x FROM t")}
+    assert stored == {0, 1, 2, 4, 6, 7, 8, 9}
+    database.close()
+    with pytest.raises(WorkspaceError):
+        database.submit(lambda cursor: None)
+
+
+def test_migrations_from_empty_and_twice(tmp_path: Path) -> None:
+    connection = duckdb.connect(str(tmp_path / "x.duckdb"))
+    assert migrate(connection) == len(MIGRATIONS)
+    assert migrate(connection) == len(MIGRATIONS)
+    tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
+    assert {
+        "songs", "policies", "reward_models", "edits", "pairs", "assignments", "votes",
+        "annotators", "sessions", "runs", "schema_version", "current_votes",
+    } <= tables  # fmt: skip
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    open_services(tmp_path).close()
+    connection = duckdb.connect(str(tmp_path / "preferences.duckdb"))
+    connection.execute("INSERT INTO schema_version (version) VALUES (99)")
+    connection.close()
+    with pytest.raises(WorkspaceError, match="schema 99"):
+        open_services(tmp_path)
+    with pytest.raises(WorkspaceError, match="schema 99"):  # and the lock was let go
+        open_services(tmp_path)
+
+
+def test_a_file_that_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "preferences.duckdb").write_bytes(b"x" * 9000)
+    found = command(tmp_path, "status")
+    assert found.returncode == 2 and "cannot be opened" in found.stderr
+
+
+def test_settings_are_checked_by_name_and_value(tmp_path: Path) -> None:
+    for text, part in (
+        ("{", "not JSON"), ('{"gaol": 3}', "unknown setting gaol"), ('{"goal": 0}', ">= 1"),
+        ('{"goal": "x"}', "expected a int"), ('{"share_random": 0.9}', "add up to 1"),
+    ):  # fmt: skip
+        (tmp_path / "settings.json").write_text(text)
+        found = command(tmp_path, "status")
+        assert found.returncode == 2 and part in found.stderr, found.stderr
