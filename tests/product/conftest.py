@@ -1,0 +1,39 @@
+"""One song in a real format under an awkward name, and settings that keep first versions small."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from rlhf_core.audio.demo_songs import demo_song
+
+AWKWARD = "Ваня's <b>“take” 3.ogg"
+SMALL = {
+    "bootstrap_time_limit_s": 5,
+    "bootstrap_pairs": 400,
+    "imitation_steps": 40,
+    "first_pairs": 12,
+    "votes_per_pair": 1,
+    "required_cap_s": 0.5,
+    "test_share": 0,
+    "nice": 0,
+}
+
+
+@pytest.fixture(scope="session")
+def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real recording where REAL_SONGS names a folder, else a synthesised song as Ogg Vorbis."""
+    target = tmp_path_factory.mktemp("music") / AWKWARD
+    folder = os.environ.get("REAL_SONGS")
+    recordings = list(Path(folder).glob("*.ogg")) if folder else []
+    if recordings:
+        target.write_bytes(max(recordings, key=lambda path: path.stat().st_size).read_bytes())
+        return target
+    made, blocks = demo_song(seed=1), 65536  # libsndfile's Vorbis writer crashes on long writes
+    with soundfile.SoundFile(target, "w", 44100, 2, format="OGG", subtype="VORBIS") as file:
+        for start in range(0, len(made.samples), blocks):
+            file.write(made.samples[start : start + blocks])
+    return target

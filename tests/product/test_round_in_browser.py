@@ -1,0 +1,236 @@
+"""The product: one whole round in a real browser, against the real server, on one song file.
+
+A researcher uploads a song and invites an annotator; pairs appear; the annotator listens and votes
+by keyboard, undoes one; the researcher retrains the reward, trains a policy by PPO and one by DPO,
+promotes it, new pairs come from it, and the exported dataset holds exactly the votes that were
+cast. The tests below are the steps, in order, on one server.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import Server
+from tests.product.conftest import AWKWARD, SMALL
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("product")]
+WAIT = 60_000  # ms before a step counts as stuck; on a quiet machine each takes a few seconds
+VOTES = [("q", "z"), ("w", "x"), ("q", "c"), ("e", ""), ("w", ""), ("r", ""), ("q", "x"),
+         ("w", "z"), ("q", ""), ("w", "c"), ("t", "")]  # fmt: skip
+
+
+@dataclass
+class Studio:
+    """The server, both people's windows, and what they did so far."""
+
+    server: Server
+    researcher: Page
+    listener: Page
+    requests: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    votes: list[dict[str, Any]] = field(default_factory=list)
+
+    def open_tab(self, name: str) -> Page:
+        self.researcher.get_by_role("tab", name=name, exact=True).click()
+        return self.researcher
+
+
+def sign_in(page: Page, server: Server, name: str, password: str, path: str) -> None:
+    page.goto(server.url + "/login")
+    page.fill("input[name=name]", name)
+    page.fill("input[name=password]", password)
+    page.press("input[name=password]", "Enter")
+    page.wait_for_url(lambda url: urlsplit(url).path.startswith(path), timeout=WAIT)
+
+
+@pytest.fixture(scope="module")
+def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    server = Server(tmp_path_factory.mktemp("product") / "workspace", settings=SMALL)
+    server.start()
+    pages = []
+    for _ in range(2):
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        context.add_init_script("localStorage.setItem('tour-seen/1', '1')")
+        pages.append(context.new_page())
+        pages[-1].set_default_timeout(WAIT)
+    whole = Studio(server, *pages)
+    for page in pages:
+        page.on("request", lambda request: whole.requests.append(request.url))
+        page.on("pageerror", lambda error: whole.problems.append(str(error)))
+        page.on("dialog", lambda dialog: (whole.problems.append(dialog.message), dialog.dismiss()))
+    yield whole
+    for page in pages:
+        page.context.close()
+    server.stop()
+
+
+def run_of(page: Page, kind: str) -> str:
+    """Wait for the newest run of a kind to be shown as finished; returns its id."""
+    label = page.locator("#run-status .fa-run-id")
+    expect(label).to_have_text(re.compile(f"^{kind}-"), timeout=WAIT)
+    state = page.locator("#run-status .fa-run")
+    page.wait_for_function(
+        "() => ['finished', 'failed', 'cancelled'].includes("
+        "document.querySelector('#run-status .fa-run')?.dataset.state)",
+        timeout=WAIT,
+    )
+    assert state.get_attribute("data-state") == "finished", page.locator("#run-status").inner_text()
+    return label.inner_text()
+
+
+def test_01_a_researcher_uploads_a_song_and_invites_an_annotator(
+    studio: Studio, song: Path
+) -> None:
+    found = re.search(r"name researcher\s+password (\S+)", "".join(studio.server.output))
+    assert found is not None, studio.server.output
+    sign_in(studio.researcher, studio.server, "researcher", found.group(1), "/research")
+    page = studio.open_tab("Library")
+    page.locator("#upload-songs input[type=file]").set_input_files(song)
+    expect(page.locator("#library-message")).to_contain_text("1 song taken in")
+    expect(page.locator("#song-table")).to_contain_text(AWKWARD.removesuffix(".ogg"))
+    page = studio.open_tab("People")
+    page.locator("#user-name textarea, #user-name input").first.fill("ada")
+    page.locator("#add-user").click()
+    secret = page.locator("#user-added .fa-secret")
+    expect(secret).to_be_visible()
+    sign_in(studio.listener, studio.server, "ada", secret.inner_text(), "/annotate")
+
+
+def test_02_first_versions_and_pairs_appear_by_themselves(studio: Studio) -> None:
+    page = studio.open_tab("Train")
+    expect(page.locator("#reward-versions")).to_contain_text("reward_v0", timeout=WAIT)
+    expect(page.locator("#policy-versions")).to_contain_text("policy_v1", timeout=WAIT)
+    studio.listener.wait_for_selector(".studio[data-phase=ready]", timeout=WAIT)
+
+
+def hear_both_sides(page: Page) -> None:
+    """By keys alone, until voting is open."""
+    for side in ("1", "2") * 3:
+        page.keyboard.press(side)
+        for _ in range(page.evaluate("window.__player.differences.length")):
+            if page.evaluate("window.__player.open"):
+                return
+            page.keyboard.press("d")
+            before = page.evaluate("window.__player.position")
+            page.wait_for_function("p => window.__player.position !== p", arg=before)
+            page.wait_for_timeout(650)
+    page.wait_for_function("() => window.__player.open")
+
+
+def vote(studio: Studio, key: str, strength: str) -> None:
+    page = studio.listener
+    page.wait_for_selector(".studio[data-phase=ready]", timeout=WAIT)
+    hear_both_sides(page)
+    if strength:
+        page.keyboard.press(strength)
+    pair = page.evaluate("window.__player.assignment")
+    page.keyboard.press(key)
+    page.wait_for_function(
+        "a => window.__player.assignment !== a || !document.querySelector('[data-phase=ready]')",
+        arg=pair,
+    )
+
+
+def own_votes(studio: Studio) -> list[dict[str, Any]]:
+    answer = studio.listener.evaluate("fetch('/api/my-votes').then((found) => found.json())")
+    return list(answer["votes"] if isinstance(answer, dict) else answer)
+
+
+def test_03_the_sound_moves(studio: Studio) -> None:
+    page = studio.listener
+    page.keyboard.press("1")
+    page.wait_for_function("() => window.__player.playing && window.__player.position > 0.2")
+    first = page.evaluate("window.__player.position")
+    page.wait_for_function("p => window.__player.position > p + 0.3", arg=first)
+    page.keyboard.press("3")
+    page.wait_for_function("() => window.__player.side === 'original' && window.__player.playing")
+
+
+@pytest.mark.parametrize("part", [slice(0, 4), slice(4, 8), slice(8, 11)], ids=["a", "b", "c"])
+def test_04_votes_by_keyboard(studio: Studio, part: slice) -> None:
+    before = len(own_votes(studio))
+    for key, strength in VOTES[part]:
+        vote(studio, key, strength)
+    deadline = time.monotonic() + 10
+    while len(own_votes(studio)) < before + len(VOTES[part]) and time.monotonic() < deadline:
+        studio.listener.wait_for_timeout(100)
+    assert len(own_votes(studio)) == before + len(VOTES[part])
+
+
+def test_05_one_vote_is_undone(studio: Studio) -> None:
+    before = own_votes(studio)
+    studio.listener.keyboard.press("u")
+    deadline = time.monotonic() + 10
+    while len(own_votes(studio)) == len(before) and time.monotonic() < deadline:
+        studio.listener.wait_for_timeout(100)
+    studio.votes = own_votes(studio)
+    gone = {row["vote_id"] for row in before} - {row["vote_id"] for row in studio.votes}
+    assert len(gone) == 1 and len(studio.votes) == 10
+
+
+def test_06_the_reward_learns(studio: Studio) -> None:
+    page = studio.open_tab("Train")
+    page.locator("#retrain-reward").click()
+    run_of(page, "train-reward")
+    expect(page.locator("#reward-versions")).to_contain_text("reward_v1")
+    expect(page.locator("#reward-versions")).to_contain_text("%")
+
+
+@pytest.mark.parametrize(("algorithm", "version"), [("ppo", "policy_v2"), ("dpo", "policy_v3")])
+def test_07_a_policy_is_proposed(studio: Studio, algorithm: str, version: str) -> None:
+    page = studio.open_tab("Train")
+    page.locator(f"#algorithm input[value={algorithm}]").check()
+    page.locator("#steps input").fill("2048")
+    page.locator("#train-policy").click()
+    run_of(page, "train-policy|evaluate")
+    expect(page.locator("#policy-versions")).to_contain_text(version, timeout=WAIT)
+
+
+def test_08_promoting_makes_new_pairs_from_the_new_version(studio: Studio) -> None:
+    page = studio.open_tab("Train")
+    page.locator("#promote-version input").click()
+    page.get_by_role("option", name=re.compile("policy_v2")).click()
+    page.locator("#promote").click()
+    expect(page.locator("#version-message")).to_contain_text("policy_v2")
+    page.locator("#pairs-count input").fill("3")
+    page.locator("#make-pairs").click()
+    run_of(page, "generate")
+    page = studio.open_tab("Results")
+    expect(page.locator("#pair-player")).to_contain_text("policy_v2", timeout=WAIT)
+
+
+def test_09_the_export_holds_exactly_the_votes_cast(studio: Studio, tmp_path: Path) -> None:
+    page = studio.open_tab("Data")
+    page.locator("#export").click()
+    with page.expect_download() as waiting:
+        page.locator("#export-link a").click()
+    waiting.value.save_as(tmp_path / "votes.parquet")
+    rows = pd.read_parquet(tmp_path / "votes.parquet")
+    assert sorted(rows["vote_id"].astype(str)) == sorted(row["vote_id"] for row in studio.votes)
+    cast = {row["vote_id"]: row for row in studio.votes}
+    for row in rows.to_dict("records"):
+        said = cast[str(row["vote_id"])]
+        if said["choice"] in ("left", "right"):
+            shown_left = "b" if row["b_first"] else "a"
+            other = {"a": "b", "b": "a"}[shown_left]
+            assert row["choice"] == (shown_left if said["choice"] == "left" else other)
+        else:
+            assert row["choice"] == said["choice"]
+        assert row["annotator"] == "ada" and not row["simulated"]
+    assert set(rows["policy_a"]) | set(rows["policy_b"]) >= {"policy_v1"}
+
+
+def test_10_nothing_left_the_machine_and_no_page_broke(studio: Studio) -> None:
+    local = (studio.server.url, "data:", "blob:")
+    assert [url for url in studio.requests if not url.startswith(local)] == []
+    assert studio.problems == []
