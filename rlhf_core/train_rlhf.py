@@ -117,7 +117,13 @@ def build_parser() -> argparse.ArgumentParser:
     _number(loop, "--log_every", int, TrainingConfig, "updates between lines of the log")
     _number(loop, "--seed", int, TrainingConfig, "same seed, same data, same weights")
     loop.add_argument("--device", default="cpu", help="cpu or cuda:0 (cpu)")
-    loop.add_argument("--threads", type=int, default=2, help="threads of torch on the cpu (2)")
+    loop.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="threads of torch (1; on these small batches more help little, and cost much "
+        "where another process wants the cores)",
+    )
     loop.add_argument("--log_level", default="INFO", type=str.upper, choices=LOG_LEVELS)
     _reward_arguments(parser.add_argument_group("reward"))
     _algorithm_arguments(parser)

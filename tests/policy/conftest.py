@@ -17,6 +17,12 @@ from rlhf_core.types import AudioState, Passage
 SMALL = AgentConfig(width=16, layers=1, heads=2, feedforward=16, hidden=32)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """A command under test sets the process's threads; the next test must not inherit them."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def items(make_state: Callable[..., AudioState]) -> list[Item]:
     """Ten passages of five synthetic songs, of unequal lengths and metres."""

@@ -43,7 +43,7 @@ def test_ppo_learns_to_cut(
 def test_the_kl_penalty_holds_the_policy_back(
     small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
 ) -> None:
-    config = TrainingConfig(total_steps=9_000, n_steps=600, save_interval=100_000)
+    config = TrainingConfig(total_steps=6_000, n_steps=600, save_interval=100_000)
     drift = {}
     for name, ppo in {"free": FREE, "held": replace(FREE, kl_weight=0.5, kl_target=0.03)}.items():
         agent = copy_of(small_agent).requires_grad_(True)
