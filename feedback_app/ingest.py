@@ -20,6 +20,7 @@ from feedback_app.store_library import insert_pair, next_version
 from feedback_app.workspace import Workspace
 from rlhf_core.files import atomic_path, read_json
 from rlhf_core.runs import read_lines
+from rlhf_core.types import MIN_SONG_BEATS
 
 ROWS_FILE = {"analyse": "songs.jsonl", "generate": "pairs.jsonl", "simulate": "votes.jsonl"}
 SONG_FIELDS = (
@@ -103,8 +104,9 @@ class Ingest:
             song_id = known.get(row["path"]) or row.get("song_id")
             if song_id is None:
                 continue
-            if row.get("error"):
-                values: Row = {"status": "failed", "error": row["error"]}
+            problem = song_problem(row)
+            if problem is not None:
+                values: Row = {"status": "failed", "error": problem}
             else:
                 values = {"status": "ready", "error": None}
                 values |= {name: row.get(name) for name in SONG_FIELDS}
@@ -263,6 +265,18 @@ class Ingest:
             "UPDATE policies SET metrics = ? WHERE version = ?", [dumps(metrics), version]
         )
         return {}
+
+
+def song_problem(row: Row) -> str | None:
+    """Why a song cannot be used, in words about the person's file; None where it can."""
+    if row.get("error"):
+        return str(row["error"]).replace(row["path"], Path(row["path"]).name)
+    if row["n_beats"] < MIN_SONG_BEATS:
+        return (
+            f"only {row['n_beats']} beats in {row['duration_s']:.1f} s; at least {MIN_SONG_BEATS} "
+            "are needed. Use a longer recording."
+        )
+    return None
 
 
 GATES = {"accept": "pass", "doubtful": "warn", "reject": "fail"}
