@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
 import soundfile
 
 from rlhf_core.audio.demo_songs import demo_song
 
 AWKWARD = "Ваня's <b>“take” 3.ogg"
 SMALL = {
-    "bootstrap_time_limit_s": 5,
-    "bootstrap_pairs": 400,
     "imitation_steps": 40,
     "first_pairs": 12,
     "votes_per_pair": 1,
@@ -23,12 +20,11 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="session")
-def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_song(folder: Path) -> Path:
     """A real recording where REAL_SONGS names a folder, else a synthesised song as Ogg Vorbis."""
-    target = tmp_path_factory.mktemp("music") / AWKWARD
-    folder = os.environ.get("REAL_SONGS")
-    recordings = list(Path(folder).glob("*.ogg")) if folder else []
+    target = folder / AWKWARD
+    real = os.environ.get("REAL_SONGS")
+    recordings = list(Path(real).glob("*.ogg")) if real else []
     if recordings:
         target.write_bytes(max(recordings, key=lambda path: path.stat().st_size).read_bytes())
         return target

@@ -21,9 +21,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Server
-from tests.product.conftest import AWKWARD, SMALL
+from tests.rounds import SMALL, make_song
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("product")]
+pytestmark = pytest.mark.browser
 WAIT = 60_000  # ms before a step counts as stuck; on a quiet machine each takes a few seconds
 VOTES = [("q", "z"), ("w", "x"), ("q", "c"), ("e", ""), ("w", ""), ("r", ""), ("q", "x"),
          ("w", "z"), ("q", ""), ("w", "c"), ("t", "")]  # fmt: skip
@@ -43,6 +43,11 @@ class Studio:
     def open_tab(self, name: str) -> Page:
         self.researcher.get_by_role("tab", name=name, exact=True).click()
         return self.researcher
+
+
+@pytest.fixture(scope="module")
+def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_song(tmp_path_factory.mktemp("music"))
 
 
 def sign_in(page: Page, server: Server, name: str, password: str, path: str) -> None:
@@ -97,7 +102,7 @@ def test_01_a_researcher_uploads_a_song_and_invites_an_annotator(
     page = studio.open_tab("Library")
     page.locator("#upload-songs input[type=file]").set_input_files(song)
     expect(page.locator("#library-message")).to_contain_text("1 song taken in")
-    expect(page.locator("#song-table")).to_contain_text(AWKWARD.removesuffix(".ogg"))
+    expect(page.locator("#song-table")).to_contain_text("Ваня's")  # Gradio drops <>
     page = studio.open_tab("People")
     page.locator("#user-name textarea, #user-name input").first.fill("ada")
     page.locator("#add-user").click()
@@ -124,7 +129,10 @@ def hear_both_sides(page: Page) -> None:
             before = page.evaluate("window.__player.position")
             page.wait_for_function("p => window.__player.position !== p", arg=before)
             page.wait_for_timeout(650)
-    page.wait_for_function("() => window.__player.open")
+    assert page.evaluate("window.__player.open"), page.evaluate(
+        "() => { const { missing, differences, side, position, playing } = window.__player;"
+        " return JSON.stringify({ missing, differences, side, position, playing }); }"
+    )
 
 
 def vote(studio: Studio, key: str, strength: str) -> None:
@@ -183,7 +191,8 @@ def test_06_the_reward_learns(studio: Studio) -> None:
     page.locator("#retrain-reward").click()
     run_of(page, "train-reward")
     expect(page.locator("#reward-versions")).to_contain_text("reward_v1")
-    expect(page.locator("#reward-versions")).to_contain_text("%")
+    # One song is not enough for a figure on songs left out, and the card says so.
+    expect(page.locator("#reward-versions")).to_contain_text("at least two songs")
 
 
 @pytest.mark.parametrize(("algorithm", "version"), [("ppo", "policy_v2"), ("dpo", "policy_v3")])
