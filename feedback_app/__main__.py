@@ -135,7 +135,7 @@ def _table(operation: str, *columns: str) -> Command:
 
 def _cell(value: Any) -> str:
     text = "" if value is None else str(value)
-    return "".join(character if character.isprintable() else "?" for character in text)[:100]
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _add_songs(caller: Caller, values: dict[str, Any]) -> None:

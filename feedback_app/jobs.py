@@ -175,15 +175,12 @@ class Jobs:
     def _look(self, run: Row) -> None:
         alive = self._is_alive(run)
         status = read_status(self.folder(run))
+        self.ingest.rows(run)  # of a failed run too: what it finished before stays
         if run["state"] == "running" and alive and status.get("state") != "finished":
-            self.ingest.rows(run)
             self._kill_if_due(run)
-            return
-        if status.get("state") == "finished":
-            self.ingest.rows(run)
+        elif status.get("state") == "finished":
             self._finish(run)
         elif status.get("state") == "cancelled" or run["run_id"] in self._kill_at:
-            self.ingest.rows(run)
             self._end(run, "cancelled", None)
         else:
             self._end(run, "failed", status.get("error") or self._last_words(run))

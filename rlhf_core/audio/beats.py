@@ -237,8 +237,11 @@ def fixed_grid(duration_s: float, bpm: float = FIXED_BPM) -> BeatGrid:
     """An even grid for a song in which no beat was found."""
     period = 60.0 / bpm
     count = int(duration_s / period + 1e-9)
-    if count < 1:
-        raise AudioError(f"{duration_s:.2f} s is less than one beat")
+    if count < MIN_SONG_BEATS:
+        raise AudioError(
+            f"{duration_s:.2f} s of audio is too short for {MIN_SONG_BEATS} beats at {bpm:g} BPM; "
+            "use a longer recording"
+        )
     times: DoubleArray = np.arange(count + 1, dtype=np.float64) * period
     return BeatGrid(times, np.arange(count) % 4, bpm, 4, 0.0, "fixed")
 
