@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests.browser.conftest import Server
 from tests.rounds import SMALL, make_song
@@ -119,16 +121,16 @@ def test_02_first_versions_and_pairs_appear_by_themselves(studio: Studio) -> Non
 
 
 def hear_both_sides(page: Page) -> None:
-    """By keys alone, until voting is open."""
-    for side in ("1", "2") * 3:
-        page.keyboard.press(side)
-        for _ in range(page.evaluate("window.__player.differences.length")):
-            if page.evaluate("window.__player.open"):
-                return
+    """By keys alone: the differences of each side in turn, until enough of that side was heard."""
+    for key, side in (("1", "left"), ("2", "right")):
+        page.keyboard.press(key)
+        heard = f"() => window.__player.missing.{side} === 0"
+        for place in page.evaluate("window.__player.differences"):
             page.keyboard.press("d")
-            before = page.evaluate("window.__player.position")
-            page.wait_for_function("p => window.__player.position !== p", arg=before)
-            page.wait_for_timeout(650)
+            start, end = place[side]
+            with suppress(PlaywrightTimeout):  # a short place may not be enough: on to the next
+                page.wait_for_function(heard, timeout=2000 + 1000 * (end - start))
+                break
     assert page.evaluate("window.__player.open"), page.evaluate(
         "() => { const { missing, differences, side, position, playing } = window.__player;"
         " return JSON.stringify({ missing, differences, side, position, playing }); }"
