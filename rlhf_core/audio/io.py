@@ -7,6 +7,7 @@ Every file that cannot be used raises AudioError, which names the file, says why
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,7 @@ ANALYSIS_RATE: Final = 22050
 AUDIO_SUFFIXES: Final = (".wav", ".flac", ".ogg", ".mp3")
 MIN_SECONDS: Final = 3.0
 MAX_SECONDS: Final = 2 * 3600.0
-BLOCK_FRAMES: Final = 65536
+BLOCK_FRAMES: Final = 32768
 _DEFAULT_SUBTYPE: Final = {".wav": "PCM_16", ".flac": "PCM_16"}
 
 
@@ -121,7 +122,8 @@ def read_audio(path: str | Path) -> Audio:
             "decoded; copy or export it again"
         )
     _check_length(path, len(samples) / rate)
-    if not np.isfinite(samples).all():
+    blocks = range(0, len(samples), BLOCK_FRAMES)
+    if not all(np.isfinite(samples[i : i + BLOCK_FRAMES]).all() for i in blocks):
         raise AudioError(
             f"{path}: holds samples that are not numbers (NaN or infinity); export it again"
         )
@@ -131,17 +133,26 @@ def read_audio(path: str | Path) -> Audio:
 def write_audio(
     path: Path, samples: FloatArray, sample_rate: int, subtype: str | None = None
 ) -> None:
-    """Write WAV or FLAC (by suffix) atomically, in blocks. samples: (frames[, channels]).
+    """Write (frames[, channels]) as WAV or FLAC (by suffix), as `write_blocks` does."""
+    whole = samples if samples.ndim == 2 else samples[:, None]
+    blocks = (whole[i : i + BLOCK_FRAMES] for i in range(0, len(whole), BLOCK_FRAMES))
+    write_blocks(path, blocks, sample_rate, whole.shape[1], subtype)
+
+
+def write_blocks(
+    path: Path,
+    blocks: Iterable[FloatArray],
+    sample_rate: int,
+    channels: int,
+    subtype: str | None = None,
+) -> None:
+    """Write blocks of (frames, channels) as one WAV or FLAC file (by suffix), atomically.
 
     Values beyond ±1 would clip: they are refused, because the caller should lower the level.
     """
     suffix = path.suffix.lower()
     if suffix not in _DEFAULT_SUBTYPE:
         raise AudioError(f"{path}: only .wav and .flac are written; change the suffix")
-    block = samples if samples.ndim == 2 else samples[:, None]
-    peak = float(np.abs(block).max()) if block.size else 0.0
-    if not peak <= 1.0:
-        raise AudioError(f"{path}: samples reach {peak:.3f}, beyond full scale; lower the level")
     try:
         with (
             atomic_path(path) as temporary,
@@ -149,39 +160,66 @@ def write_audio(
                 temporary,
                 "w",
                 samplerate=sample_rate,
-                channels=block.shape[1],
+                channels=channels,
                 format=suffix[1:].upper(),
                 subtype=subtype or _DEFAULT_SUBTYPE[suffix],
             ) as file,
         ):
             sixteen = file.subtype == "PCM_16"
-            for start in range(0, len(block), BLOCK_FRAMES):
-                part = block[start : start + BLOCK_FRAMES]
-                file.write(_to_int16(part) if sixteen else part)
+            for block in blocks:
+                peak = max(float(block.max()), -float(block.min())) if block.size else 0.0
+                if not peak <= 1.0:
+                    raise AudioError(
+                        f"{path}: samples reach {peak:.3f}, beyond full scale; lower the level"
+                    )
+                file.write(_to_int16(block) if sixteen else block)
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{path}: cannot be written ({error})") from error
 
 
 def _to_int16(samples: FloatArray) -> npt.NDArray[np.int16]:
     """The exact inverse of how 16-bit files are read (32768 = full scale)."""
-    scaled = np.rint(samples * np.float32(32768))
-    return np.asarray(np.clip(scaled, -32768, 32767), dtype=np.int16)
+    scaled = samples * np.float32(32768)
+    np.rint(scaled, out=scaled)
+    np.minimum(scaled, 32767, out=scaled)  # +1 itself; below -1 nothing comes here
+    return scaled.astype(np.int16)
 
 
 def _mono(samples: FloatArray) -> FloatArray:
-    """Mono mix. Channels in opposite phase would cancel: then the first stands for both."""
+    """Mono mix of a block."""
     if samples.shape[1] == 1:
         return np.ascontiguousarray(samples[:, 0])
-    mix = samples @ np.full(2, 0.5, dtype=np.float32)
-    left = np.ascontiguousarray(samples[:, 0])
-    if float(mix @ mix) < 1e-4 * float(left @ left):
-        return left
-    return np.asarray(mix, dtype=np.float32)
+    return np.asarray(samples @ np.full(2, 0.5, dtype=np.float32), dtype=np.float32)
+
+
+def _cancels(samples: FloatArray) -> bool:
+    """Whether two channels are in opposite phase, so that nothing is left of their sum."""
+    if samples.shape[1] == 1:
+        return False
+    mixed = alone = 0.0
+    for start in range(0, len(samples), BLOCK_FRAMES):
+        block = samples[start : start + BLOCK_FRAMES]
+        mix, left = _mono(block), np.ascontiguousarray(block[:, 0])
+        mixed += float(mix @ mix)
+        alone += float(left @ left)
+    return mixed < 1e-4 * alone
 
 
 def to_analysis(audio: Audio) -> FloatArray:
-    """Mono float32 samples at `ANALYSIS_RATE`."""
-    mono = _mono(audio.samples)
-    if audio.sample_rate != ANALYSIS_RATE:
-        mono = soxr.resample(mono, audio.sample_rate, ANALYSIS_RATE, quality="HQ")
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    """Mono float32 samples at `ANALYSIS_RATE`.
+
+    Channels in opposite phase would cancel: then the first stands for both. Long recordings are
+    mixed and resampled in blocks, so that nothing but the result is held beside the source.
+    """
+    samples = audio.samples[:, :1] if _cancels(audio.samples) else audio.samples
+    if audio.sample_rate == ANALYSIS_RATE:
+        return _mono(samples)
+    stream = soxr.ResampleStream(audio.sample_rate, ANALYSIS_RATE, 1, quality="HQ")
+    starts = range(0, len(samples), BLOCK_FRAMES)
+    parts = [
+        stream.resample_chunk(
+            _mono(samples[start : start + BLOCK_FRAMES]), last=start == starts[-1]
+        )
+        for start in starts
+    ]
+    return np.concatenate(parts, dtype=np.float32)

@@ -1,21 +1,30 @@
 """The loudness of an edit from its source's running energy: no edit is filtered as a whole.
 
 Away from joins, an edit's K-weighted energy is the source's, times the gain squared, so prefix sums
-give it at once. Round each join a tenth of a second of the rendered audio is really filtered, and
-the difference added; that brings the sum within a few thousandths of a LU of the whole measurement.
+give it at once. Round each join, and at both ends, a tenth of a second of the rendered audio is
+really filtered, and the difference added; that brings the sum within a few thousandths of a LU of
+the whole measurement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from scipy.signal import sosfilt
 
-from rlhf_core.audio.loudness import STEP_S, KWeighted, gated_loudness, k_weighting
+from rlhf_core.audio.loudness import (
+    KWeighted,
+    as_complex,
+    gate_steps,
+    gated_loudness,
+    k_weighting,
+)
 from rlhf_core.audio.pieces import Piece
 from rlhf_core.types import DoubleArray, FloatArray, IntArray
+
+Read = Callable[[int, int], FloatArray]
 
 _RAMP_STEP: Final = 1024  # a gain ramp counts as constant over so many samples
 _SETTLE_S, _BEFORE_S, _AFTER_S = 0.06, 0.03, 0.06  # filtered round each join
@@ -38,8 +47,7 @@ class PlanEnergy:
 
     def _source(self, output: IntArray, part: IntArray) -> DoubleArray:
         place = self.origins[part] + self.directions[part] * output - self.first
-        energy = self.weighted.energy
-        return np.asarray(energy[np.clip(place, 0, len(energy) - 1)])
+        return self.weighted.at(place)
 
     def at(self, output: IntArray) -> DoubleArray:
         """Energy of all output before each of these output samples."""
@@ -69,37 +77,41 @@ def _flat_parts(pieces: Sequence[Piece]) -> tuple[IntArray, IntArray, IntArray, 
     )
 
 
-def _join_energy(
-    energy: PlanEnergy, pieces: Sequence[Piece], rendered: FloatArray
-) -> tuple[IntArray, DoubleArray]:
-    """Where the joins are, and the energy that each has beyond the hard cut's."""
-    rate = energy.weighted.rate
+def _windows(pieces: Sequence[Piece], rate: int) -> list[tuple[int, int, int]]:
+    """(from where to filter, from where to count, end) round each join and at both ends."""
     settle, before, after = (round(s * rate) for s in (_SETTLE_S, _BEFORE_S, _AFTER_S))
-    joins = np.array([piece.start for piece in pieces[1:]], dtype=np.int64)
-    joins = joins[(joins >= settle + before) & (joins + after <= len(rendered))]
-    if not len(joins):
-        return joins, np.zeros(0)
-    window = np.arange(-settle - before, after)
-    true = np.zeros(len(joins))
-    for channel in range(rendered.shape[1]):
-        around = rendered[joins[:, None] + window[None, :], channel]
-        filtered = sosfilt(k_weighting(rate), around, axis=1)[:, settle:]
-        true += np.einsum("ij,ij->i", filtered, filtered)
-    return joins, true - (energy.at(joins + after) - energy.at(joins - before))
+    end = pieces[-1].end
+    centres = [0, *(piece.start for piece in pieces[1:]), end]
+    low, windows = 0, []
+    for centre in centres:
+        low, high = max(low, centre - before), min(centre + after, end)
+        if high > low:
+            windows.append((max(low - settle, 0), low, high))
+            low = high
+    return windows
+
+
+def _true_energy(window: tuple[int, int, int], read: Read, sections: DoubleArray) -> float:
+    first, low, high = window
+    filtered = sosfilt(sections, as_complex(read(first, high)))[low - first :]
+    return float(np.vdot(filtered, filtered).real)
 
 
 def plan_loudness(
-    pieces: Sequence[Piece],
-    weighted: KWeighted,
-    first: int = 0,
-    rendered: FloatArray | None = None,
+    pieces: Sequence[Piece], weighted: KWeighted, first: int, read: Read | None = None
 ) -> float:
-    """LUFS of a plan. With `rendered`, its (frames, channels), the joins are measured too."""
+    """LUFS of a plan. read(start, end): its rendered samples; without it joins are not measured."""
     energy = PlanEnergy(pieces, weighted, first)
-    steps = np.arange(0, energy.end + 1, STEP_S * weighted.rate).astype(np.int64)
+    rate = weighted.rate
+    steps = gate_steps(energy.end, rate)
     running = energy.at(steps)
-    if rendered is not None:
-        joins, extra = _join_energy(energy, pieces, rendered)
+    if read is not None:
+        windows = _windows(pieces, rate)
+        lows = np.array([low for _, low, _ in windows])
+        highs = np.array([high for _, _, high in windows])
+        sections = k_weighting(rate)
+        true = np.array([_true_energy(window, read, sections) for window in windows])
+        extra = true - (energy.at(highs) - energy.at(lows))
         total = np.concatenate([[0.0], np.cumsum(extra)])
-        running = running + total[np.searchsorted(joins, steps, side="right")]
-    return gated_loudness(running, weighted.rate)
+        running = running + total[np.searchsorted((lows + highs) // 2, steps, side="right")]
+    return gated_loudness(running, rate)

@@ -2,7 +2,8 @@
 
 Loudness in LUFS (K-weighting, 400 ms blocks every 100 ms, gates at -70 LUFS and 10 LU below the
 mean); true peak in dBTP by 4x interpolation. `KWeighted` filters a source once; the loudness of any
-rearrangement of it then follows from prefix sums, in well under a millisecond.
+rearrangement of it then follows from prefix sums, in well under a millisecond. Nothing here needs
+memory beyond a cache's worth of samples, however long the recording.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from scipy.signal import firwin, sosfilt
 
 from rlhf_core.types import DoubleArray, FloatArray, IntArray
@@ -19,8 +21,12 @@ from rlhf_core.types import DoubleArray, FloatArray, IntArray
 SILENCE_LUFS: Final = -70.0  # the absolute gate; what lies wholly below it has no loudness
 BLOCK_S: Final = 0.4
 STEP_S: Final = 0.1
+GRID: Final = 32  # samples between two values of the running energy
+_FILTER_FRAMES: Final = 1 << 15  # a multiple of GRID
 _OVERSAMPLING: Final = 4
-_TAPS: Final = 12  # source samples on either side that an interpolated value looks at
+MARGIN: Final = 12  # source samples on either side that an interpolated value looks at
+_PEAK_FRAMES: Final = 1 << 16  # looked at together: they stay in the cache
+_EXTREME: Final = 256
 _PEAK_CANDIDATES: Final = 0.7  # of the sample peak: only near such samples can the true peak be
 
 
@@ -53,26 +59,67 @@ def k_weighting(rate: int) -> DoubleArray:
 
 @dataclass(frozen=True)
 class KWeighted:
-    """Running K-weighted energy of a source: energy[i] is that of the samples before i, all
-    channels together. (frames + 1,) float64."""
+    """Running K-weighted energy of a source, all channels together, at every GRID-th sample.
+
+    energy: (frames // GRID + 2,) float64; energy[i] is that of the samples before GRID * i, the
+    last one that of all. In between it is taken to rise evenly, over less than a millisecond.
+    """
 
     energy: DoubleArray
     rate: int
+    frames: int
 
     @classmethod
     def of(cls, samples: FloatArray, rate: int) -> KWeighted:
-        """samples: (frames, channels)."""
-        energy = np.zeros(len(samples) + 1)
-        for channel in range(samples.shape[1]):
-            weighted = sosfilt(k_weighting(rate), np.ascontiguousarray(samples[:, channel]))
-            energy[1:] += np.square(weighted, dtype=np.float64)
-        return cls(np.cumsum(energy, out=energy), rate)
+        """samples: (frames, channels), one or two channels. Filtered in blocks that fit a cache."""
+        sections = k_weighting(rate)
+        energy = np.zeros(len(samples) // GRID + 2)
+        state: npt.NDArray[np.generic] | None = None
+        for start in range(0, len(samples), _FILTER_FRAMES):
+            block = as_complex(samples[start : start + _FILTER_FRAMES])
+            if state is None:
+                state = np.zeros((len(sections), 2), dtype=block.dtype)
+            weighted, state = sosfilt(sections, block, zi=state)
+            parts = np.ascontiguousarray(weighted).view(np.float64)
+            width = GRID * len(parts) // len(weighted)
+            whole = parts[: len(parts) // width * width].reshape(-1, width)
+            first = start // GRID + 1
+            energy[first : first + len(whole)] = np.einsum("ij,ij->i", whole, whole)
+            rest = parts[whole.size :]
+            if len(rest):
+                energy[first + len(whole)] = float(rest @ rest)
+        return cls(np.cumsum(energy, out=energy), rate, len(samples))
+
+    def at(self, places: IntArray) -> DoubleArray:
+        """Energy of all samples before each of these; before the first there is none."""
+        places = np.clip(places, 0, self.frames)
+        step, past = np.divmod(places, GRID)
+        left = self.energy[step]
+        after = np.minimum(step + 1, len(self.energy) - 1)
+        span = np.where(step == self.frames // GRID, max(self.frames % GRID, 1), GRID)
+        return np.asarray(left + (self.energy[after] - left) * past / span)
 
     def loudness(self) -> float:
         """Integrated loudness of the whole source in LUFS; -inf for silence."""
-        count = len(self.energy) - 1
-        steps = np.arange(0, count + 1, STEP_S * self.rate).astype(np.int64)
-        return gated_loudness(self.energy[steps], self.rate)
+        return gated_loudness(self.at(gate_steps(self.frames, self.rate)), self.rate)
+
+
+def as_complex(samples: FloatArray) -> npt.NDArray[np.generic]:
+    """(frames,) double, or two channels as the real and imaginary part of one signal: filtering
+    that is 1.4 times as fast as filtering both."""
+    if samples.shape[1] == 1:
+        return np.ascontiguousarray(samples[:, 0], dtype=np.float64)
+    return np.ascontiguousarray(samples, dtype=np.float64).view(np.complex128)[:, 0]
+
+
+def gate_steps(frames: int, rate: int) -> IntArray:
+    """Sample places at every STEP_S for `gated_loudness`.
+
+    The number of blocks is rounded as pyloudnorm does, so a last block may reach past the end by
+    up to half a step; there it counts what there is.
+    """
+    steps = round((frames / rate - BLOCK_S) / STEP_S) + round(BLOCK_S / STEP_S)
+    return (np.arange(max(steps, 0) + 1) * (STEP_S * rate) + 1e-6).astype(np.int64)
 
 
 def gated_loudness(energy: DoubleArray, rate: float) -> float:
@@ -97,44 +144,77 @@ def integrated_loudness(samples: FloatArray, rate: int) -> float:
 
 @lru_cache(maxsize=1)
 def _interpolators() -> FloatArray:
-    """(2 * _TAPS + 1, 4): value at -1/2, -1/4, +1/4 and +1/2 sample around the middle one."""
-    half = _TAPS * _OVERSAMPLING
+    """(2 * MARGIN + 1, 4): value at -1/2, -1/4, +1/4 and +1/2 sample around the middle one."""
+    half = MARGIN * _OVERSAMPLING
     prototype = _OVERSAMPLING * firwin(2 * half + 1, 1 / _OVERSAMPLING, window=("kaiser", 6.0))
     prototype = np.pad(prototype, 2)
-    index = np.arange(-_TAPS, _TAPS + 1)[:, None] * _OVERSAMPLING
+    index = np.arange(-MARGIN, MARGIN + 1)[:, None] * _OVERSAMPLING
     places = half + 2 + np.array([-2, -1, 1, 2])[None, :] - index
     inside = (places >= 0) & (places < len(prototype))
     weights = np.where(inside, prototype[np.clip(places, 0, len(prototype) - 1)], 0.0)
     return weights.astype(np.float32)
 
 
-def _loud_samples(signal: FloatArray, threshold: float) -> IntArray:
-    """Indices of samples at or above a magnitude; whole blocks are ruled out by their extremes."""
-    block = 256
-    whole = signal[: len(signal) // block * block].reshape(-1, block)
-    extreme = np.maximum(whole.max(axis=1), -whole.min(axis=1)) if len(whole) else np.zeros(0)
-    loud = np.flatnonzero(extreme >= threshold)
-    row, column = np.nonzero(np.abs(whole[loud]) >= threshold)
-    rest = np.flatnonzero(np.abs(signal[whole.size :]) >= threshold) + whole.size
-    return np.concatenate([loud[row] * block + column, rest])
+class PeakMeter:
+    """Largest magnitude between samples as well as on them, of a signal shown in pieces.
+
+    Only samples near the largest so far are interpolated round.
+    """
+
+    def __init__(self) -> None:
+        self.sample_peak = 0.0
+        self.peak = 0.0
+
+    def add(self, samples: FloatArray, before: int = 0, after: int = 0) -> None:
+        """(frames, channels), contiguous, of which `before` and `after` frames at either end are
+        but context for the interpolation (as many as `MARGIN` are of use)."""
+        channels = samples.shape[1]
+        flat = np.ascontiguousarray(samples).reshape(-1)
+        extremes = _extremes(flat)
+        highest = float(extremes.max(initial=0.0))
+        self.sample_peak = max(self.sample_peak, highest)
+        threshold = _PEAK_CANDIDATES * self.sample_peak
+        if highest < threshold or self.sample_peak == 0.0:
+            return
+        self.peak = max(self.peak, highest)
+        near = _loud_samples(flat, extremes, threshold)
+        frame, channel = np.divmod(near, channels)
+        inside = (frame >= before) & (frame < len(samples) - after)
+        frame, channel = frame[inside], channel[inside]
+        for one in range(channels):
+            self._interpolate(samples[:, one], frame[channel == one])
+
+    def _interpolate(self, signal: FloatArray, near: IntArray) -> None:
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(signal, MARGIN), 2 * MARGIN + 1)
+        for start in range(0, len(near), 16384):
+            between = windows[near[start : start + 16384]] @ _interpolators()
+            self.peak = max(self.peak, float(np.abs(between).max()))
+
+
+def _extremes(flat: FloatArray) -> FloatArray:
+    """Largest magnitude of each stretch of _EXTREME samples (the last one may be shorter)."""
+    whole = flat[: len(flat) // _EXTREME * _EXTREME].reshape(-1, _EXTREME)
+    largest = np.maximum(whole.max(axis=1), -whole.min(axis=1)) if len(whole) else flat[:0]
+    rest = flat[whole.size :]
+    return np.append(largest, np.abs(rest).max()) if len(rest) else largest
+
+
+def _loud_samples(flat: FloatArray, extremes: FloatArray, threshold: float) -> IntArray:
+    """Indices of samples at or above a magnitude; whole stretches are ruled out at once."""
+    loud = np.flatnonzero(extremes >= threshold)
+    index = (loud[:, None] * _EXTREME + np.arange(_EXTREME)[None, :]).reshape(-1)
+    index = index[index < len(flat)]
+    return np.asarray(index[np.abs(flat[index]) >= threshold])
 
 
 def true_peak(samples: FloatArray) -> float:
     """Largest magnitude between the samples as well as on them, linear. (frames, channels)."""
-    if not samples.size:
-        return 0.0
-    highest = float(max(samples.max(), -samples.min()))
-    if highest == 0.0:
-        return 0.0
-    peak, weights = highest, _interpolators()
-    for channel in range(samples.shape[1]):
-        signal = np.pad(samples[:, channel], _TAPS)
-        windows = np.lib.stride_tricks.sliding_window_view(signal, 2 * _TAPS + 1)
-        near = _loud_samples(signal[_TAPS:-_TAPS], _PEAK_CANDIDATES * highest)
-        for start in range(0, len(near), 16384):
-            between = windows[near[start : start + 16384]] @ weights
-            peak = max(peak, float(np.abs(between).max()))
-    return peak
+    meter = PeakMeter()
+    for start in range(0, len(samples), _PEAK_FRAMES):
+        low, high = max(start - MARGIN, 0), min(start + _PEAK_FRAMES + MARGIN, len(samples))
+        end = min(start + _PEAK_FRAMES, len(samples))
+        meter.add(samples[low:high], start - low, high - end)
+    return meter.peak
 
 
 def to_db(linear: float) -> float:

@@ -1,7 +1,9 @@
 """What of the source sounds when: an edit decision list as stretches of samples.
 
-Sample counts at the source's rate. A join lies LEAD_S before its beat, so that the beat's attack is
-cut as a whole; everything else is where the list says.
+Sample counts at the source's rate. A join lies LEAD_S before the attack that it leads to, so that
+the attack is cut as a whole. Beats are seldom exactly on their attacks: so the attack is looked for
+near the beat, on both sides of the join, and the earlier one counts. Only the moment of changing
+over moves: whatever sounds, sounds where the list says.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ from rlhf_core.errors import AudioError
 from rlhf_core.types import FloatArray
 
 LEAD_S: Final = 0.012
+EARLY_S, LATE_S = 0.03, 0.02  # how far from its beat an attack is looked for
+_FRAME_S: Final = 0.001
+_PAST, _NEXT = 12, 5  # frames compared: before the attack, from it on
+_RISE: Final = 4.0  # of the power; anything that rises less is no attack
 
 
 @dataclass(frozen=True)
@@ -64,35 +70,67 @@ class Piece:
         return gain.astype(np.float32)[:, None]
 
 
-def plan_pieces(edl: EDL, rate: int) -> list[Piece]:
-    """What sounds when, joins moved LEAD_S before their beats."""
-    times, lead = edl.output_times, round(LEAD_S * rate)
+def attack_offset(samples: FloatArray, rate: int) -> int | None:
+    """Where the steepest rise of a stretch round a beat is, in samples after the beat.
+
+    samples: (frames, channels) from EARLY_S + _PAST frames before the beat to LATE_S + _NEXT
+    frames after it. None where nothing rises by _RISE. The first difference stands for loudness:
+    attacks are bright, and a bass note that rings on must not hide them.
+    """
+    hop = max(round(_FRAME_S * rate), 1)
+    bright = np.diff(samples, axis=0)
+    count = len(bright) // hop
+    power = np.einsum("ijk,ijk->i", *[bright[: count * hop].reshape(count, hop, -1)] * 2)
+    running = np.concatenate([[0.0], np.cumsum(power, dtype=np.float64)])
+    middle = np.arange(_PAST, count - _NEXT + 1)
+    past = (running[middle] - running[middle - _PAST]) / _PAST
+    following = (running[middle + _NEXT] - running[middle]) / _NEXT
+    # a rise out of near silence counts only where it reaches what is usual in this stretch
+    rise = following / (past + 0.1 * running[-1] / count + 1e-12)
+    best = int(np.argmax(rise))
+    if rise[best] < _RISE:
+        return None
+    return best * hop - round(EARLY_S * rate)
+
+
+def _lead(old: Piece, new: Piece, place: int, samples: FloatArray, rate: int) -> int:
+    """By how many samples the join at output boundary `place` comes early."""
+    hop = max(round(_FRAME_S * rate), 1)
+    low = place - round(EARLY_S * rate) - _PAST * hop
+    high = place + round(LATE_S * rate) + _NEXT * hop + 1
+    offsets = [attack_offset(side.source(low, high, samples), rate) for side in (old, new)]
+    return round(LEAD_S * rate) - min((x for x in offsets if x is not None), default=0)
+
+
+def plan_pieces(edl: EDL, rate: int, samples: FloatArray) -> list[Piece]:
+    """What sounds when, joins moved before the attacks in samples, (frames, channels)."""
+    times = edl.output_times
     pieces: list[Piece] = []
-    position, segments = 0, edl.segments
-    for index, segment in enumerate(segments):
+    position = 0
+    for segment in edl.segments:
         count = segment.end_beat - segment.start_beat
         start, end = (round(float(times[at]) * rate) for at in (position, position + count))
         if end <= start:
             raise AudioError(f"a segment of {segment} has no samples at {rate} Hz")
         edge = segment.end_beat if segment.reverse else segment.start_beat
         source = round(edl.source_time(edge) * rate)
-        origin = source + start if segment.reverse else source - start
-        sounds_from = start - min(lead, start // 2) if index else 0
+        piece = Piece(
+            start,
+            end,
+            source + start if segment.reverse else source - start,
+            segment.reverse,
+            segment.gain_start,
+            segment.gain_end,
+            start,
+            end,
+        )
         if pieces:
             last = pieces[-1]
-            sounds_from = max(sounds_from, (last.ramp_start + last.ramp_end) // 2)
-            pieces[-1] = replace(last, end=sounds_from)
-        pieces.append(
-            Piece(
-                sounds_from,
-                end,
-                origin,
-                segment.reverse,
-                segment.gain_start,
-                segment.gain_end,
-                start,
-                end,
-            )
-        )
+            place = start - _lead(last, piece, start, samples, rate)
+            earliest = max(last.start + 1, (last.ramp_start + last.ramp_end) // 2)
+            place = int(np.clip(place, earliest, max(earliest, (start + end) // 2)))
+            pieces[-1] = replace(last, end=place)
+            piece = replace(piece, start=place)
+        pieces.append(piece)
         position += count
     return pieces

@@ -12,6 +12,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,10 +159,34 @@ def _continues(last: Segment, beat: OutputBeat) -> bool:
         return False
     flat = last.gain_start == last.gain_end == beat.gain_start == beat.gain_end
     slope = (last.gain_end - last.gain_start) / (last.end_beat - last.start_beat)
-    ramp = last.gain_end == beat.gain_start and bool(
-        np.isclose(slope, beat.gain_end - beat.gain_start) and slope != 0
-    )
-    return flat or ramp
+    ramp = last.gain_end == beat.gain_start and slope != 0
+    return flat or (ramp and abs(slope - (beat.gain_end - beat.gain_start)) < 1e-6)
+
+
+def concatenate_edls(edls: Sequence[EDL]) -> EDL:
+    """One edit of a whole song from the edits of its passages, in song order.
+
+    What plays straight on across a passage's border does so without a join; anywhere else the
+    border is a join like those inside.
+    Raises EditError where passages leave a gap, overlap, or disagree about the beat between them.
+    """
+    if not edls:
+        raise EditError("there is no edit to put together: give at least one passage's")
+    for before, after in pairwise(edls):
+        end, start = before.passage.end_beat, after.passage.start_beat
+        if end != start:
+            raise EditError(
+                f"the edit of {before.passage} ends at beat {end}, the next starts at {start}; "
+                "give the passages in song order, without gaps"
+            )
+        if before.beat_times[-1] != after.beat_times[0]:
+            raise EditError(
+                f"beat {end} lies at {before.beat_times[-1]:.4f} s for one passage and at "
+                f"{after.beat_times[0]:.4f} s for the next; both must use the same beat grid"
+            )
+    times = np.concatenate([edls[0].beat_times[:1], *(edl.beat_times[1:] for edl in edls)])
+    beats = tuple(beat for edl in edls for beat in edl.beats)
+    return EDL(Passage(edls[0].passage.start_beat, edls[-1].passage.end_beat), times, beats)
 
 
 def _fade_gains(actions: IntArray) -> dict[int, tuple[float, float]]:
