@@ -181,14 +181,12 @@ class PeakMeter:
         frame, channel = np.divmod(near, channels)
         inside = (frame >= before) & (frame < len(samples) - after)
         frame, channel = frame[inside], channel[inside]
-        for one in range(channels):
-            self._interpolate(samples[:, one], frame[channel == one])
-
-    def _interpolate(self, signal: FloatArray, near: IntArray) -> None:
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(signal, MARGIN), 2 * MARGIN + 1)
-        for start in range(0, len(near), 16384):
-            between = windows[near[start : start + 16384]] @ _interpolators()
-            self.peak = max(self.peak, float(np.abs(between).max()))
+        offsets = np.arange(-MARGIN, MARGIN + 1)[None, :]
+        for start in range(0, len(frame), 16384):
+            place = frame[start : start + 16384, None] + offsets
+            around = samples[np.clip(place, 0, len(samples) - 1), channel[start:][:16384, None]]
+            around[(place < 0) | (place >= len(samples))] = 0.0
+            self.peak = max(self.peak, float(np.abs(around @ _interpolators()).max()))
 
 
 def _extremes(flat: FloatArray) -> FloatArray:
