@@ -1,10 +1,10 @@
 """Finding the beats and the bars of a song. NumPy and SciPy only.
 
-Onset flux on a short transform (1024 samples, hop 256 at 22.05 kHz); tempo from the flux's
-autocorrelation at one to four beats' lag, with a log-normal prior around 115 BPM; beats by dynamic
-programming (after D. Ellis, "Beat tracking by dynamic programming", 2007); each beat moved to the
-attack near it; bar phase from low-band flux and chroma novelty. The tempo that is reported is the
-slope of a line through the beat times. A song without a beat gets a fixed grid, and says so.
+Onset flux on a short transform (1024 samples, hop 256 at 22.05 kHz); tempo and metrical level as
+told in `tempo`; beats by dynamic programming (after D. Ellis, "Beat tracking by dynamic
+programming", 2007); each beat moved to the attack near it; bar phase from low-band flux and chroma
+novelty. The tempo that is reported is the slope of a line through the beat times. A song without a
+beat gets a fixed grid, and says so.
 """
 
 from __future__ import annotations
@@ -13,33 +13,35 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from scipy.fft import irfft, next_fast_len, rfft
 from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 
 from rlhf_core.audio.filters import chroma_filters, frame_count, mel_filters, power_blocks
+from rlhf_core.audio.tempo import FASTEST_BPM, estimate_tempo, level_score
 from rlhf_core.errors import AudioError
 from rlhf_core.types import MIN_SONG_BEATS, BeatGrid, DoubleArray, FloatArray, IntArray
 
 N_FFT: Final = 1024
 HOP: Final = 256
-PRIOR_BPM: Final = 115.0
-PRIOR_OCTAVES: Final = 0.9
-SLOWEST_BPM, FASTEST_BPM = 45.0, 230.0
 TIGHTNESS: Final = 120.0
 FIXED_BPM: Final = 120.0
 MIN_PULSE: Final = 0.06  # below this share of periodic energy in the flux there is no beat
 ATTACK_WINDOW_S: Final = 0.035
 TRIPLE_MARGIN: Final = 0.08
+MIN_TRIPLE: Final = 0.2  # accents that repeat less than this after three beats are no waltz
+# Log flux hears every attack, the quiet ones as well; this much of the flux of magnitudes beside it
+# keeps the beats on the strong ones (off-beats in a swung count-in, say).
+LOUD_SHARE: Final = 0.6
 _MELS: Final = 40
 _LOW_MELS: Final = 3
-_TEMPI: Final = np.geomspace(SLOWEST_BPM, FASTEST_BPM, 400)
 
 
 @dataclass(frozen=True)
 class Onsets:
-    """Per frame of HOP samples: flux (standardised), low-band flux, chroma (frames, 12)."""
+    """Per frame of HOP samples: flux (standardised), loudness gained over two frames (0 or more),
+    low-band flux, chroma (frames, 12)."""
 
     flux: FloatArray
+    loud: FloatArray
     low: FloatArray
     chroma: FloatArray
     frame_rate: float
@@ -56,12 +58,18 @@ def onset_envelope(mono: FloatArray, rate: int) -> Onsets:
         np.matmul(power, bands, out=mel[start:stop])
         np.matmul(power, pitch, out=chroma[start:stop])
     top = float(mel.max())
-    mel = np.log10(np.maximum(mel, 1e-6 * top + 1e-12))  # 60 dB below the loudest band
+    np.maximum(mel, 1e-6 * top + 1e-12, out=mel)  # 60 dB below the loudest band
+    magnitude = np.sqrt(mel)
+    loud = np.zeros(count, dtype=np.float32)
+    loud[2:] = np.maximum(magnitude[2:] - magnitude[:-2], 0.0).sum(axis=1)
+    mel = np.log10(mel)
     rise = np.zeros_like(mel)
     np.maximum(mel[1:] - mel[:-1], 0.0, out=rise[1:])
     low, frame_rate = rise[:, :_LOW_MELS].mean(axis=1), rate / HOP
-    flux = _standard(_flattened(rise.mean(axis=1), frame_rate))
-    return Onsets(np.clip(flux, -1.0, 6.0).astype(np.float32), low, chroma, frame_rate)
+    quiet = np.clip(_standard(_flattened(rise.mean(axis=1), frame_rate)), -1.0, 6.0)
+    strong = np.clip(_standard(_flattened(np.sqrt(loud), frame_rate)), -1.0, 6.0)
+    flux = (quiet + LOUD_SHARE * strong) / (1.0 + LOUD_SHARE)
+    return Onsets(flux.astype(np.float32), loud, low, chroma, frame_rate)
 
 
 def _flattened(flux: FloatArray, frame_rate: float) -> DoubleArray:
@@ -73,30 +81,6 @@ def _flattened(flux: FloatArray, frame_rate: float) -> DoubleArray:
 def _standard(values: DoubleArray) -> DoubleArray:
     deviation = float(values.std())
     return (values - values.mean()) / deviation if deviation > 0 else values * 0.0
-
-
-def _autocorrelation(flux: FloatArray) -> DoubleArray:
-    """Normalised so that lag 0 is 1 and long lags are not punished for their short overlap."""
-    centred = flux - flux.mean()
-    size = next_fast_len(2 * len(centred), real=True)
-    spectrum = rfft(centred.astype(np.float64), size)
-    lags = irfft(np.abs(spectrum) ** 2, size)[: len(centred)]
-    if lags[0] <= 0:
-        return np.zeros(len(centred))
-    overlap = np.arange(len(centred), 0, -1) / len(centred)
-    return np.asarray(lags / lags[0] / np.maximum(overlap, 0.25))
-
-
-def estimate_tempo(onsets: Onsets) -> tuple[float, float]:
-    """(BPM, pulse): pulse is the mean autocorrelation at one to four beats, 0 = no beat at all."""
-    lags = _autocorrelation(onsets.flux)
-    period = 60.0 * onsets.frame_rate / _TEMPI
-    index, pulse = np.arange(len(lags)), np.zeros(len(_TEMPI))
-    for multiple, weight in ((1, 0.35), (2, 0.3), (3, 0.1), (4, 0.25)):
-        pulse += weight * np.interp(multiple * period, index, lags, right=0.0)
-    prior = np.exp(-0.5 * (np.log2(_TEMPI / PRIOR_BPM) / PRIOR_OCTAVES) ** 2)
-    best = int(np.argmax(np.maximum(pulse, 0.0) * prior))
-    return float(_TEMPI[best]), float(pulse[best])
 
 
 def _best_path(flux: FloatArray, period: float) -> IntArray:
@@ -127,6 +111,21 @@ def _best_path(flux: FloatArray, period: float) -> IntArray:
         frame = int(link[frame])
         path.append(frame)
     return np.array(path[::-1], dtype=np.int64)
+
+
+def _beat_frames(onsets: Onsets) -> tuple[IntArray, float, float] | None:
+    """(frames of the beats, beat period in seconds, pulse) at the metrical level that explains the
+    accents best; None where there is no pulse."""
+    bpm, pulse, levels = estimate_tempo(onsets)
+    if pulse < MIN_PULSE:
+        return None
+    paths = {each: _best_path(onsets.flux, 60.0 / each * onsets.frame_rate) for each in levels}
+    best = max(
+        paths,
+        key=lambda each: level_score(onsets.loud, paths[each], each, levels[each]),
+        default=bpm,
+    )
+    return paths[best], 60.0 / best, pulse
 
 
 def _attack_times(times: DoubleArray, mono: FloatArray, rate: int, period: float) -> DoubleArray:
@@ -172,10 +171,12 @@ def _even(times: DoubleArray, period: float) -> DoubleArray:
 
 
 def _accents(onsets: Onsets, times: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
-    """Per beat: strength of the low attack on it, and how much the harmony changes there."""
+    """Per beat: strength of the attack on it, the low one above all, and how much the harmony
+    changes there."""
     centre = np.round(times[:-1] * onsets.frame_rate).astype(int)
     near = centre[:, None] + np.arange(-4, 5)[None, :]
     low = onsets.low[np.clip(near, 0, len(onsets.low) - 1)].max(axis=1).astype(np.float64)
+    loud = onsets.loud[np.clip(near, 0, len(onsets.loud) - 1)].max(axis=1).astype(np.float64)
     edges = np.clip(np.round(times * onsets.frame_rate).astype(int), 0, len(onsets.chroma))
     total = np.concatenate(
         [np.zeros((1, 12)), np.cumsum(np.sqrt(onsets.chroma), axis=0, dtype=np.float64)]
@@ -186,7 +187,7 @@ def _accents(onsets: Onsets, times: DoubleArray) -> tuple[DoubleArray, DoubleArr
     before = np.vstack([mean[:1], mean[:-1]]) + 0.5 * np.vstack([mean[:1], mean[:1], mean[:-2]])
     norms = np.linalg.norm(after, axis=1) * np.linalg.norm(before, axis=1) + 1e-9
     novelty = 1 - np.einsum("ij,ij->i", after, before) / norms
-    return _standard(low), _standard(novelty)
+    return _standard(low) + _standard(loud**0.7), _standard(novelty)
 
 
 def find_bars(onsets: Onsets, times: DoubleArray) -> tuple[IntArray, int]:
@@ -204,7 +205,7 @@ def find_bars(onsets: Onsets, times: DoubleArray) -> tuple[IntArray, int]:
 
     four, three = explained(4), explained(3)
     repeat = {bar: _repetition(accent, bar) for bar in (3, 4)}
-    triple = repeat[3] > repeat[4] + TRIPLE_MARGIN and three[0] > four[0]
+    triple = repeat[3] > max(repeat[4] + TRIPLE_MARGIN, MIN_TRIPLE) and three[0] > four[0]
     bar, (_, first) = (3, three) if triple else (4, four)
     return (index - first) % bar, bar
 
@@ -256,11 +257,10 @@ def track_beats(mono: FloatArray, rate: int) -> BeatGrid:
     if duration < MIN_SONG_BEATS * 60 / FASTEST_BPM:
         raise AudioError(f"{duration:.2f} s of audio is too short for {MIN_SONG_BEATS} beats")
     onsets = onset_envelope(mono, rate)
-    bpm, pulse = estimate_tempo(onsets)
-    if pulse < MIN_PULSE:
+    found = _beat_frames(onsets)
+    if found is None:
         return fixed_grid(duration)
-    period = 60.0 / bpm
-    frames = _best_path(onsets.flux, period * onsets.frame_rate)
+    frames, period, pulse = found
     # flux at frame t is the rise from t - 1 to t
     times = np.maximum((frames - 0.5) / onsets.frame_rate, 0.0)
     if len(times) < 3:
