@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from rlhf_core.audio.feature_table import FEATURE_SLICES
 from rlhf_core.editing.actions import Action
-from rlhf_core.editing.dense_reward import energy_flow, join_distances, runs, share_in_whole
+from rlhf_core.editing.dense_reward import energy_flow, join_distances, runs
 from rlhf_core.editing.output_order import OutputOrder, output_order
 from rlhf_core.editing.passage_batch import PassageBatch
 from rlhf_core.editing.progress import settle
@@ -40,8 +40,8 @@ ATTRIBUTE_NAMES: Final = (
     "joins_in_metre",  # share of joins that carry the position in the bar on
     "joins_in_phrase",  # … that carry the position in the 8-beat phrase on
     "join_mismatch",  # mean difference of the durations either side, in median beats
-    "join_discontinuity",  # mean context distance (see PassageBatch.context_distance)
-    "worst_join",  # the largest context distance
+    "join_discontinuity",  # mean distance from what would have followed (join_distances)
+    "worst_join",  # the largest such distance
     "whole_phrases",  # share of output beats in runs of whole 8-beat phrases
     "whole_bars",  # share of output beats in runs of whole bars
     "log_run",  # natural log of the mean run length in beats
@@ -72,6 +72,21 @@ def edit_attributes(batch: PassageBatch, actions: Tensor) -> Tensor:
         **_choices(batch, legal, order),
     }
     return torch.stack([values[name].float() for name in ATTRIBUTE_NAMES], 1)
+
+
+def share_in_whole(
+    order: OutputOrder, lengths: Tensor, unit: int | Tensor, origin: int | Tensor = 0
+) -> Tensor:
+    """(B,) share of output beats in runs that begin and end on multiples of `unit` beats.
+
+    unit, origin: beats, one number or (B, 1). The passage's own start and end count as such.
+    """
+    first, last, _ = runs(order)
+    stop = last + 1
+    begins = (first == 0) | ((first - origin) % unit == 0)
+    ends = (stop == lengths[:, None]) | ((stop - origin) % unit == 0)
+    whole = begins & ends & order.valid
+    return whole.sum(1) / order.lengths.clamp(min=1)
 
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlhf_core.audio.feature_table import FEATURE_SLICES
 from rlhf_core.editing.output_order import OutputOrder, output_order
-from rlhf_core.editing.passage_batch import PassageBatch
+from rlhf_core.editing.passage_batch import CONTEXT_BEATS, PassageBatch
 from rlhf_core.types import PHRASE_BEATS
 
 DENSE_COMPONENTS: Final = (
@@ -26,8 +26,8 @@ DENSE_COMPONENTS: Final = (
 WINDOW_BEATS: Final = 8
 FREE_BPM: Final = 5.0  # a change of tempo that costs nothing
 BPM_SCALE: Final = 10.0
-MISMATCH_SCALE: Final = 0.05  # of a beat
-CONTINUITY_SCALE: Final = 0.5  # half the distance of two unrelated contexts
+MISMATCH_SCALE: Final = 0.2  # of a beat; less is a tracker's own uncertainty
+DISCONTINUITY_LIMIT: Final = 1.5  # contrary rather than merely unrelated contexts
 _RMS: Final = FEATURE_SLICES["rms"].start
 
 
@@ -107,58 +107,58 @@ def runs(order: OutputOrder) -> tuple[Tensor, Tensor, Tensor]:
     return order.source.gather(1, place), order.source.gather(1, stop), place
 
 
-def share_in_whole(
-    order: OutputOrder, lengths: Tensor, unit: int | Tensor, origin: int | Tensor = 0
-) -> Tensor:
-    """(B,) share of output beats in runs that begin and end on multiples of `unit` beats.
+def phrase_completeness(batch: PassageBatch, order: OutputOrder) -> Tensor:
+    """(B,) share of output beats inside 8-beat phrases that are played whole.
 
-    unit, origin: beats, one number or (B, 1). The passage's own start and end count as such.
+    Phrases are counted from the passage's start, and the last one may be shorter. A phrase is
+    whole where one straight run plays it from its first beat to its last; a run may hold several
+    whole phrases and broken ones at its ends.
     """
     first, last, _ = runs(order)
-    stop = last + 1
-    begins = (first == 0) | ((first - origin) % unit == 0)
-    ends = (stop == lengths[:, None]) | ((stop - origin) % unit == 0)
-    whole = begins & ends & order.valid
+    phrase = order.source - order.source % PHRASE_BEATS
+    stop = torch.minimum(phrase + PHRASE_BEATS, batch.lengths[:, None])
+    whole = (first <= phrase) & (last + 1 >= stop) & order.valid
     return whole.sum(1) / order.lengths.clamp(min=1)
-
-
-def phrase_completeness(batch: PassageBatch, order: OutputOrder) -> Tensor:
-    """(B,) share of output beats in runs of whole 8-beat phrases, aligned with the passage's.
-
-    The end of the passage counts as the end of a phrase. r = .70.
-    """
-    return share_in_whole(order, batch.lengths, PHRASE_BEATS)
 
 
 def join_distances(batch: PassageBatch, order: OutputOrder) -> tuple[Tensor, Tensor]:
     """Per output beat (B, 2T), meaningful where `order.joins`: (duration mismatch, discontinuity).
 
-    Mismatch: difference of the two beats' durations in median beats. Discontinuity: distance of
-    the 4-beat context that would have followed from the one that follows, about 1 for unrelated
-    ones; 1 where nothing would have followed, or a beat is reversed.
+    Mismatch: difference of the two beats' durations in median beats. Discontinuity: root mean
+    square distance of the next 4 beats of output from the 4 beats that would have followed, about
+    1 for unrelated ones. A beat played backwards counts as unrelated; beats beyond the end of the
+    output or of the passage are left out, and where none is left the discontinuity is 1.
     """
     before = torch.zeros_like(order.source)
     before[:, 1:] = order.source[:, :-1]
-    rows = torch.arange(batch.size, device=batch.device)[:, None]
     length = batch.durations.gather(1, order.source) - batch.durations.gather(1, before)
-    would = (before + 1).clamp(max=batch.width - 1)
-    distance = batch.context_distance[rows, would, order.source]
-    backwards = order.reverse.clone()
-    backwards[:, 1:] |= order.reverse[:, :-1]
-    unknown = (before + 1 >= batch.lengths[:, None]) | backwards
-    return length.abs() / batch.median_duration[:, None], distance.masked_fill(unknown, 1.0)
+    rows = torch.arange(batch.size, device=batch.device)[:, None]
+    places = torch.arange(order.valid.shape[1], device=batch.device)[None]
+    total = torch.zeros_like(length, dtype=torch.float64)
+    count = torch.zeros_like(total)
+    for ahead in range(CONTEXT_BEATS):
+        place = (places + ahead).clamp(max=order.valid.shape[1] - 1).expand_as(before)
+        would = before + 1 + ahead
+        known = (places + ahead < order.lengths[:, None]) & (would < batch.lengths[:, None])
+        heard = order.source.gather(1, place)
+        square = batch.sound_distance[rows, would.clamp(max=batch.width - 1), heard]
+        square = square.masked_fill(order.reverse.gather(1, place), 1.0)
+        total += square * known
+        count += known
+    distance = torch.where(count > 0, (total / count.clamp(min=1)).sqrt(), 1.0).to(length.dtype)
+    return length.abs() / batch.median_duration[:, None], distance
 
 
 def transition_quality(batch: PassageBatch, order: OutputOrder) -> Tensor:
-    """(B,) mean over joins of the mean of timing and continuity; 1 without joins.
+    """(B,) mean over joins of timing x continuity; 1 without joins.
 
-    Timing: exp(-mismatch / .05) of the two beats' durations in median beats, r = .78 (timing
-    alone). Continuity: exp(-2 x discontinuity), see `join_distances`.
+    Timing: exp(-mismatch / .2) of the two beats' durations in median beats. Continuity:
+    max(0, 1 - discontinuity / 1.5), see `join_distances`.
     """
     joins = order.joins
     mismatch, distance = join_distances(batch, order)
-    timing = torch.exp(-mismatch / MISMATCH_SCALE)
-    quality = (timing + torch.exp(-distance / CONTINUITY_SCALE)) / 2
+    continuity = (1 - distance / DISCONTINUITY_LIMIT).clamp(min=0)
+    quality = torch.exp(-mismatch / MISMATCH_SCALE) * continuity
     count = joins.sum(1)
     mean = (quality * joins).sum(1) / count.clamp(min=1)
     return torch.where(count > 0, mean, 1.0)
