@@ -2,10 +2,14 @@
 
     python -m rlhf_core.precache_stems training_data/
     python -m rlhf_core.precache_stems song.wav other.flac --cache_dir cache --output_dir runs/1
+    python -m rlhf_core.precache_stems training_data/ --status      # how large the cache is
+    python -m rlhf_core.precache_stems training_data/ --clear       # empty it
 
 A folder that has `train/` or `test/` is a data folder: the songs in both are analysed into its
 `.cache`. Songs that are cached already cost only a hash, so the command can be stopped and started
-again. With --output_dir it writes a run folder, one line per song in songs.jsonl as each is done.
+again, and two of them on the same folder share the work. --stems demucs separates stems by Demucs
+where it is installed and has its weights; proxies are the default. With --output_dir it writes a
+run folder, one line per song in songs.jsonl as each is done.
 Exit code 0 when at least one song is usable, 2 otherwise, 130 on Ctrl-C.
 """
 
@@ -28,8 +32,16 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
+from rlhf_core.audio.cache import cache_status, clear_cache
 from rlhf_core.audio.features import FEATURISERS
-from rlhf_core.audio.library import SPLITS, default_cache_dir, find_songs, load_song, song_id_of
+from rlhf_core.audio.library import (
+    SPLITS,
+    STEM_SOURCES,
+    default_cache_dir,
+    find_songs,
+    load_song,
+    song_id_of,
+)
 from rlhf_core.errors import AudioError, CoreError, DataError
 from rlhf_core.runs import RunFolder, running
 
@@ -61,6 +73,7 @@ class Task:
     path: Path
     cache_dir: Path
     featuriser: str
+    stem_source: str | None = None  # None: as before, proxies for a new song
 
 
 def _blank(task: Task) -> dict[str, Any]:
@@ -75,7 +88,9 @@ def describe(task: Task) -> dict[str, Any]:
     row = _blank(task)
     try:
         row["song_id"] = song_id_of(task.path)
-        song = load_song(task.path, task.cache_dir, featuriser=task.featuriser)
+        song = load_song(
+            task.path, task.cache_dir, featuriser=task.featuriser, stem_source=task.stem_source
+        )
     except CoreError as error:
         return row | {"error": str(error)}
     except (OSError, MemoryError) as error:
@@ -98,7 +113,12 @@ def describe(task: Task) -> dict[str, Any]:
     }
 
 
-def collect(paths: Sequence[Path], cache_dir: Path | None, featuriser: str = "fast") -> list[Task]:
+def collect(
+    paths: Sequence[Path],
+    cache_dir: Path | None,
+    featuriser: str = "fast",
+    stem_source: str | None = None,
+) -> list[Task]:
     """The songs that files and folders stand for. Raises CoreError where there are none."""
     tasks: list[Task] = []
     for path in paths:
@@ -110,7 +130,7 @@ def collect(paths: Sequence[Path], cache_dir: Path | None, featuriser: str = "fa
             found, cache = [path], cache_dir or default_cache_dir(path.parent)
         else:
             raise AudioError(f"{path}: there is no such file or folder; check the name")
-        tasks += [Task(song, cache, featuriser) for song in found]
+        tasks += [Task(song, cache, featuriser, stem_source) for song in found]
     if not tasks:
         names = ", ".join(str(path) for path in paths)
         raise DataError(f"{names}: no WAV, FLAC, OGG or MP3 files there (nor in train/ or test/)")
@@ -203,20 +223,51 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
     parser.add_argument("--featuriser", choices=FEATURISERS, default="fast")
+    parser.add_argument(
+        "--stems",
+        choices=STEM_SOURCES,
+        help="where stems come from (default: as the song was analysed before, else proxies)",
+    )
     parser.add_argument("--output_dir", type=Path, help="write a run folder with songs.jsonl")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--status", action="store_true", help="only show how large the cache is")
+    instead.add_argument(
+        "--clear", action="store_true", help="only empty the cache; beat corrections stay"
+    )
     return parser.parse_args(argv)
 
 
+def _caches(args: argparse.Namespace) -> list[Path]:
+    """The cache folders that the arguments stand for, each once."""
+    if args.cache_dir is not None:
+        return [args.cache_dir]
+    folders = []
+    for path in args.paths:
+        if not path.exists():
+            raise AudioError(f"{path}: there is no such file or folder; check the name")
+        folders.append(default_cache_dir(path if path.is_dir() else path.parent))
+    return list(dict.fromkeys(folders))
+
+
 def _run(args: argparse.Namespace) -> None:
+    if args.status or args.clear:
+        for folder in _caches(args):
+            print(f"cleared {clear_cache(folder)}" if args.clear else cache_status(folder))
+        return
+    if args.stems == "demucs":
+        from rlhf_core.audio import demucs_stems
+
+        demucs_stems.check_available()  # once, before a process is started for each song
     settings: dict[str, Any] = {
         "paths": [str(path) for path in args.paths],
         "cache_dir": str(args.cache_dir) if args.cache_dir else None,
         "workers": args.workers,
         "featuriser": args.featuriser,
+        "stems": args.stems,
     }
     run = RunFolder(args.output_dir, "analyse", settings) if args.output_dir else None
     with running(run) if run is not None else nullcontext():
-        tasks = collect(args.paths, args.cache_dir, args.featuriser)
+        tasks = collect(args.paths, args.cache_dir, args.featuriser, args.stems)
         usable, failed = analyse_all(tasks, args.workers, run)
         message = f"{usable} songs analysed" + (f", {failed} not usable" if failed else "")
         if run is not None:

@@ -9,12 +9,14 @@ beat gets a fixed grid, and says so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 
+from rlhf_core.audio.corrections import tapped_line
 from rlhf_core.audio.filters import chroma_filters, frame_count, mel_filters, power_blocks
 from rlhf_core.audio.tempo import FASTEST_BPM, estimate_tempo, level_score
 from rlhf_core.errors import AudioError
@@ -26,6 +28,9 @@ TIGHTNESS: Final = 120.0
 FIXED_BPM: Final = 120.0
 MIN_PULSE: Final = 0.06  # below this share of periodic energy in the flux there is no beat
 ATTACK_WINDOW_S: Final = 0.035
+TAP_SPREAD_S: Final = 0.03  # how far from the even line an attack may be and still count as tapped
+TAP_PULL: Final = 6.0  # as strong as the loudest onset
+BEATS_VERSION: Final = "beats-2"  # travels in cache files: another tracker, another grid
 TRIPLE_MARGIN: Final = 0.08
 MIN_TRIPLE: Final = 0.2  # accents that repeat less than this after three beats are no waltz
 # Log flux hears every attack, the quiet ones as well; this much of the flux of magnitudes beside it
@@ -260,19 +265,51 @@ def track_beats(mono: FloatArray, rate: int) -> BeatGrid:
     found = _beat_frames(onsets)
     if found is None:
         return fixed_grid(duration)
-    frames, period, pulse = found
+    return _grid_of(onsets, mono, rate, *found) or fixed_grid(duration)
+
+
+def _grid_of(
+    onsets: Onsets, mono: FloatArray, rate: int, frames: IntArray, period: float, pulse: float
+) -> BeatGrid | None:
+    """The whole song's grid from the frames of its beats; None where they are too few."""
+    duration = len(mono) / rate
     # flux at frame t is the rise from t - 1 to t
     times = np.maximum((frames - 0.5) / onsets.frame_rate, 0.0)
     if len(times) < 3:
-        return fixed_grid(duration)
+        return None
     times = _even(np.sort(_attack_times(times, mono, rate, period)), period)
     times = _even(_cover(np.maximum(times, 0.0), period, duration), period)
     times = times[times <= duration]
     if len(times) < MIN_SONG_BEATS + 1:
-        return fixed_grid(duration)
+        return None
     phase, bar = find_bars(onsets, times)
     confidence = _confidence(onsets, times, pulse)
     return BeatGrid(times, phase, _fitted_tempo(times), bar, confidence, "tracked")
+
+
+def follow_taps(mono: FloatArray, rate: int, taps: Sequence[float]) -> BeatGrid:
+    """The grid of a song whose beat somebody tapped, at least MIN_TAPS times in a row (seconds).
+
+    The song is tracked again with the taps' tempo, drawn to the taps where there are any, so a few
+    bars of tapping are enough and its unevenness does not matter. The first tap is a downbeat.
+    """
+    line, period = tapped_line(taps)
+    onsets = onset_envelope(mono, rate)
+    at = np.round(line * onsets.frame_rate + 0.5).astype(int)
+    at = at[at < len(onsets.flux)]
+    drawn = np.zeros(len(onsets.flux))
+    drawn[at] = 1.0
+    drawn = gaussian_filter1d(drawn, TAP_SPREAD_S * onsets.frame_rate)
+    flux = onsets.flux + TAP_PULL * drawn / max(float(drawn.max()), 1e-9)
+    frames = _best_path(flux.astype(np.float32), period * onsets.frame_rate)
+    grid = _grid_of(onsets, mono, rate, frames, period, 1.0)
+    if grid is None:
+        raise AudioError(
+            f"taps {period:.2f} s apart leave less than {MIN_SONG_BEATS} beats; tap faster"
+        )
+    first = int(np.argmin(np.abs(grid.times[:-1] - line[0])))
+    phase = (np.arange(grid.n_beats) - first) % grid.beats_per_bar
+    return replace(grid, bar_phase=phase, source="corrected")
 
 
 def _resampled(grid: BeatGrid, numerator: int, denominator: int) -> DoubleArray:

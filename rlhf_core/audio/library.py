@@ -2,8 +2,9 @@
 
 A song's id is the first 16 hex digits of the SHA-256 of its file, so a renamed file keeps its
 analysis and a changed one gets a new one. `cache_dir/<song_id>.npz` holds the AudioState and what a
-list of songs shows. A cache file of another feature version, featuriser or beat correction is made
-again; a damaged one is too, with a warning. Writes are atomic.
+list of songs shows. A cache file of another version, featuriser, source of stems or beat correction
+is made again; a damaged one is too, with a warning. Writes are atomic, and a song that another
+process is analysing is waited for, not analysed twice.
 """
 
 from __future__ import annotations
@@ -19,8 +20,15 @@ from typing import Any, Final
 import numpy as np
 
 from rlhf_core.audio import stems
-from rlhf_core.audio.beats import RATIOS, correct_grid, track_beats
-from rlhf_core.audio.corrections import read_corrections
+from rlhf_core.audio.beats import (
+    BEATS_VERSION,
+    RATIOS,
+    correct_grid,
+    follow_taps,
+    track_beats,
+)
+from rlhf_core.audio.cache import song_lock
+from rlhf_core.audio.corrections import read_corrections, taps_of
 from rlhf_core.audio.feature_table import FEATURE_VERSION
 from rlhf_core.audio.features import beat_features
 from rlhf_core.audio.io import ANALYSIS_RATE, AUDIO_SUFFIXES, Audio, read_audio, to_analysis
@@ -33,6 +41,7 @@ log = logging.getLogger(__name__)
 
 WAVEFORM_POINTS: Final = 400
 SPLITS: Final = ("train", "test")
+STEM_SOURCES: Final = ("proxies", "demucs")
 
 
 @dataclass(frozen=True)
@@ -89,14 +98,20 @@ def peaks(samples: FloatArray, points: int = WAVEFORM_POINTS) -> FloatArray:
     return np.asarray(np.minimum(np.maximum.reduceat(loud, starts), 1.0), dtype=np.float32)
 
 
-def apply_corrections(grid: BeatGrid, operations: tuple[str, ...]) -> BeatGrid:
-    """The grid after a person's corrections, in order."""
+def apply_corrections(
+    grid: BeatGrid, operations: tuple[str, ...], mono: FloatArray | None = None
+) -> BeatGrid:
+    """The grid after a person's corrections, in order. mono (at ANALYSIS_RATE) is for taps."""
     for operation in operations:
         name, _, value = operation.partition(":")
         if name in RATIOS:
             grid = correct_grid(grid, name)
         elif name == "offset":
             grid = correct_grid(grid, None, int(value))
+        elif name == "tap":
+            if mono is None:
+                raise AudioError("tapped beats can only be followed with the samples at hand")
+            grid = follow_taps(mono, ANALYSIS_RATE, taps_of(operation))
         else:
             first, bar = int(np.argmax(grid.bar_phase == 0)), int(value)
             phase = (np.arange(grid.n_beats) - first) % bar
@@ -105,25 +120,46 @@ def apply_corrections(grid: BeatGrid, operations: tuple[str, ...]) -> BeatGrid:
 
 
 def analyse(
-    audio: Audio, song_id: str, operations: tuple[str, ...] = (), featuriser: str = "fast"
+    audio: Audio,
+    song_id: str,
+    operations: tuple[str, ...] = (),
+    featuriser: str = "fast",
+    stem_source: str = "proxies",
 ) -> AudioState:
-    """Beats and features of decoded audio."""
-    mono = to_analysis(audio)
+    """Beats and features of decoded audio. stem_source: one of STEM_SOURCES."""
+    mono, separated, source = to_analysis(audio), None, stems.SOURCE
     try:
-        grid = apply_corrections(track_beats(mono, ANALYSIS_RATE), operations)
-        features = beat_features(mono, ANALYSIS_RATE, grid, featuriser=featuriser)
+        grid = apply_corrections(track_beats(mono, ANALYSIS_RATE), operations, mono)
+        if stem_source == "demucs":
+            # brings torch, so only where it was asked for
+            from rlhf_core.audio import demucs_stems
+
+            separated, source = demucs_stems.beat_stems(audio, grid), demucs_stems.SOURCE
+        features = beat_features(mono, ANALYSIS_RATE, grid, separated, featuriser)
     except AudioError as error:
         raise AudioError(f"{audio.path}: {error}") from error
-    return AudioState(song_id, grid, features, featuriser, stems.SOURCE)
+    return AudioState(song_id, grid, features, featuriser, source)
 
 
-def _wanted(featuriser: str, operations: tuple[str, ...]) -> dict[str, Any]:
+def _wanted(featuriser: str, operations: tuple[str, ...], stem_source: str) -> dict[str, Any]:
     """What a cache file must say about itself to be used."""
     return {
         "feature_version": FEATURE_VERSION,
+        "beats_version": BEATS_VERSION,
         "featuriser": featuriser,
         "corrections": list(operations),
+        "stems": stem_source,
     }
+
+
+def _cached_stems(cache: Path) -> str:
+    """The source of stems that a song was analysed with before; proxies where that is unknown."""
+    try:
+        with np.load(cache, allow_pickle=False) as data:
+            source = json.loads(str(data["meta"])).get("stems")
+    except (OSError, ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile):
+        return STEM_SOURCES[0]  # missing, or damaged: reading it whole says so
+    return str(source) if source in STEM_SOURCES else STEM_SOURCES[0]
 
 
 def _write_cache(path: Path, song: Song, wanted: dict[str, Any]) -> None:
@@ -194,22 +230,46 @@ def _read_cache(cache: Path, path: Path, split: str, wanted: dict[str, Any]) -> 
 
 
 def load_song(
-    path: str | Path, cache_dir: str | Path, *, featuriser: str = "fast", split: str = "train"
+    path: str | Path,
+    cache_dir: str | Path,
+    *,
+    featuriser: str = "fast",
+    split: str = "train",
+    stem_source: str | None = None,
 ) -> Song:
-    """A song from the cache, or analysed and cached. Raises AudioError when it cannot be used."""
+    """A song from the cache, or analysed and cached. Raises AudioError when it cannot be used.
+
+    stem_source None: as the song was analysed before, proxies for a new one; see STEM_SOURCES.
+    """
     path, cache_dir = Path(path), Path(cache_dir)
     if not path.is_file() or path.stat().st_size == 0:
         read_audio(path)  # says why in words
     song_id = song_id_of(path)
-    operations = read_corrections(cache_dir, song_id)
-    wanted, cache = _wanted(featuriser, operations), cache_dir / f"{song_id}.npz"
-    cached = _read_cache(cache, path, split, wanted)
-    if cached is not None:
-        return cached
+    cache = cache_dir / f"{song_id}.npz"
+
+    def cached() -> tuple[Song | None, dict[str, Any]]:
+        source = stem_source or _cached_stems(cache)
+        wanted = _wanted(featuriser, read_corrections(cache_dir, song_id), source)
+        return _read_cache(cache, path, split, wanted), wanted
+
+    found, _ = cached()
+    if found is not None:
+        return found
+    with song_lock(cache_dir, song_id):
+        found, wanted = cached()  # by whoever held the lock
+        if found is None:
+            found = _analysed(path, song_id, split, wanted)
+            _write_cache(cache, found, wanted)
+    return found
+
+
+def _analysed(path: Path, song_id: str, split: str, wanted: dict[str, Any]) -> Song:
+    """Decode and analyse a song as `wanted` says."""
     audio = read_audio(path)
-    state = analyse(audio, song_id, operations, featuriser)
+    operations = tuple(wanted["corrections"])
+    state = analyse(audio, song_id, operations, wanted["featuriser"], wanted["stems"])
     loudness = integrated_loudness(audio.samples, audio.sample_rate)
-    song = Song(
+    return Song(
         path,
         state,
         audio.sample_rate,
@@ -219,8 +279,6 @@ def load_song(
         loudness if np.isfinite(loudness) else None,
         peaks(audio.samples),
     )
-    _write_cache(cache, song, wanted)
-    return song
 
 
 def default_cache_dir(data_dir: Path) -> Path:
@@ -254,6 +312,14 @@ def load_library(
             log.warning("left out: %s", error)
         if progress is not None:
             progress(done, len(paths), path.stem)
+    sources = sorted({song.state.stem_source for song in songs})
+    if len(sources) > 1:
+        log.warning(
+            "%s: the songs' stems come from different sources (%s), so their stem features do not "
+            "compare; analyse all again with one --stems",
+            folder,
+            ", ".join(sources),
+        )
     if not songs:
         why = "; ".join(reasons) or "it holds no WAV, FLAC, OGG or MP3 files"
         raise DataError(f"{folder}: no usable song ({why})")
