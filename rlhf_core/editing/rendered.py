@@ -38,10 +38,14 @@ _LEVEL_RATIOS: Final = np.array([1 / 3, 0.5, 2 / 3, 0.75, 1.0, 4 / 3, 1.5, 2.0, 
 
 
 class Joins(NamedTuple):
-    """Per join of an edit. distance: of what follows from how the song would have gone on, over
-    the next second. step: of a quarter of a second before from the one after, less what the song
-    itself does where the join leaves it (0 at least)."""
+    """Per join of an edit.
 
+    place: the output beat it leads into. distance: of what follows from how the song would have
+    gone on, over the next second. step: of a quarter of a second before from the one after, less
+    what the song itself does where the join leaves it (0 at least).
+    """
+
+    place: IntArray
     distance: DoubleArray
     step: DoubleArray
 
@@ -102,11 +106,14 @@ class Listener:
 
     def joins(self, actions: IntArray) -> Joins:
         """How the joins of an edit sound."""
-        edl, samples = self.render(actions)
-        return self._joins(edl, _log_mel(samples, self.top))
+        return self.joins_of(self.render(actions)[0])
+
+    def joins_of(self, edl: EDL) -> Joins:
+        """How the joins of any edit of this song sound."""
+        return self._joins(edl, _log_mel(render_edl(self.audio, edl)[:, 0], self.top))
 
     def _joins(self, edl: EDL, edit: FloatArray) -> Joins:
-        distances, steps = [], []
+        places, distances, steps = [], [], []
         times = edl.output_times
         span, short = round(JOIN_SPAN_S * FRAME_RATE), round(STEP_SPAN_S * FRAME_RATE)
         for i in range(1, len(edl.beats)):
@@ -119,10 +126,11 @@ class Listener:
             if count < 2:
                 continue
             gap = edit[out : out + count] - self.frames[would : would + count]
+            places.append(i)
             distances.append(float(np.sqrt(np.mean(gap**2))) / self.unit)
             own = _step(self.frames, would, short)
             steps.append(max(0.0, _step(edit, out, short) - own) / self.unit)
-        return Joins(np.array(distances), np.array(steps))
+        return Joins(np.array(places, dtype=np.int64), np.array(distances), np.array(steps))
 
     def _tempo(self, edl: EDL, samples: FloatArray) -> float:
         """Mean over 8 tracked beats of exp(-max(0, |change in BPM| - 5) / 10) against 8 tracked
