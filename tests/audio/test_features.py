@@ -101,7 +101,7 @@ def test_stem_proxies_follow_the_true_stems(
 def test_unknown_featuriser_is_refused() -> None:
     with pytest.raises(ConfigError, match="fast, librosa"):
         beat_features(
-            np.zeros(66150, np.float32), ANALYSIS_RATE, fixed_grid(3.0), featuriser="slow"
+            np.zeros(132300, np.float32), ANALYSIS_RATE, fixed_grid(6.0), featuriser="slow"
         )
 
 
