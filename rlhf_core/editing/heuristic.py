@@ -47,7 +47,7 @@ class HeuristicPreset:
     level_bars: tuple[int, int] = (0, 0)
     fade_in: float = 0.1
     fade_out: float = 0.2
-    choosiness: float = 12.0
+    choosiness: float = 20.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep[0] <= self.keep[1] <= 1:
@@ -73,7 +73,7 @@ PRESETS: Final[dict[str, HeuristicPreset]] = {
         loops=(1, 5),
         reverses=(1, 4),
         level_bars=(0, 3),
-        choosiness=4.0,
+        choosiness=8.0,
     ),
 }
 

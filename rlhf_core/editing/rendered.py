@@ -21,7 +21,7 @@ from rlhf_core.audio.filters import frame_count, mel_filters, power_blocks
 from rlhf_core.audio.io import ANALYSIS_RATE, Audio, to_analysis
 from rlhf_core.audio.render import render_edl
 from rlhf_core.editing.edl import EDL, build_edl
-from rlhf_core.types import AudioState, DoubleArray, FloatArray, IntArray, Passage
+from rlhf_core.types import AudioState, BoolArray, DoubleArray, FloatArray, IntArray, Passage
 
 HOP: Final = 512
 FRAME_RATE: Final = ANALYSIS_RATE / HOP
@@ -42,12 +42,14 @@ class Joins(NamedTuple):
 
     place: the output beat it leads into. distance: of what follows from how the song would have
     gone on, over the next second. step: of a quarter of a second before from the one after, less
-    what the song itself does where the join leaves it (0 at least).
+    what the song itself does where the join leaves it (0 at least). backwards: one side is played
+    backwards (its distance is small, as it stays in the same place of the song).
     """
 
     place: IntArray
     distance: DoubleArray
     step: DoubleArray
+    backwards: BoolArray
 
 
 class Measured(NamedTuple):
@@ -113,7 +115,7 @@ class Listener:
         return self._joins(edl, _log_mel(render_edl(self.audio, edl)[:, 0], self.top))
 
     def _joins(self, edl: EDL, edit: FloatArray) -> Joins:
-        places, distances, steps = [], [], []
+        places, distances, steps, backwards = [], [], [], []
         times = edl.output_times
         span, short = round(JOIN_SPAN_S * FRAME_RATE), round(STEP_SPAN_S * FRAME_RATE)
         for i in range(1, len(edl.beats)):
@@ -127,10 +129,16 @@ class Listener:
                 continue
             gap = edit[out : out + count] - self.frames[would : would + count]
             places.append(i)
+            backwards.append(before.reverse or after.reverse)
             distances.append(float(np.sqrt(np.mean(gap**2))) / self.unit)
             own = _step(self.frames, would, short)
             steps.append(max(0.0, _step(edit, out, short) - own) / self.unit)
-        return Joins(np.array(places, dtype=np.int64), np.array(distances), np.array(steps))
+        return Joins(
+            np.array(places, dtype=np.int64),
+            np.array(distances),
+            np.array(steps),
+            np.array(backwards, dtype=bool),
+        )
 
     def _tempo(self, edl: EDL, samples: FloatArray) -> float:
         """Mean over 8 tracked beats of exp(-max(0, |change in BPM| - 5) / 10) against 8 tracked

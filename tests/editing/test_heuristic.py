@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhf_core.audio.demo_songs import demo_song
+from rlhf_core.audio.features import beat_features
+from rlhf_core.audio.io import ANALYSIS_RATE, Audio, to_analysis
 from rlhf_core.editing.actions import Action, legalise
 from rlhf_core.editing.dense_reward import join_distances
 from rlhf_core.editing.dynamics import PassageBatch, output_order
 from rlhf_core.editing.edl import build_edl
 from rlhf_core.editing.heuristic import PRESETS, HeuristicPreset, heuristic_edit, random_edit
+from rlhf_core.editing.rendered import Listener
 from rlhf_core.errors import ConfigError
-from rlhf_core.types import Passage
+from rlhf_core.types import AudioState, Passage
 from tests.editing.strategies import random_item
 
 
@@ -71,6 +77,28 @@ def test_joins_are_chosen(make_state) -> None:
         return float(join_distances(batch, order)[1][order.joins].mean())
 
     assert mean_distance(20.0) < mean_distance(0.0) - 0.05
+
+
+@pytest.mark.parametrize("seed", [102, 104])
+def test_chosen_joins_sound_closer_than_random_ones_when_rendered(seed: int) -> None:
+    """On a demo song's rendered audio (synthetic): each join that leads elsewhere in the song
+    against how the song would have gone on, by log-mel frames."""
+    demo = demo_song(seed)
+    mono = to_analysis(Audio(demo.samples, 44100, Path(demo.name)))
+    features = beat_features(mono, ANALYSIS_RATE, demo.grid)
+    state, passage = AudioState(demo.name, demo.grid, features), Passage(0, 64)
+    audio = Audio(mono[:, None], ANALYSIS_RATE, Path(demo.name))
+    listener, rng = Listener.of(audio, state, passage), np.random.default_rng(0)
+
+    def distances(edits: list[np.ndarray]) -> np.ndarray:
+        heard = [listener.joins(edit) for edit in edits]
+        return np.concatenate([joins.distance[~joins.backwards] for joins in heard])
+
+    chosen = distances([heuristic_edit(state, passage, p, rng) for p in (*PRESETS, *PRESETS)])
+    random = distances([random_edit(state, passage, rng, 0.2) for _ in range(14)])
+    assert min(len(chosen), len(random)) > 40
+    assert np.mean(chosen) < 0.9 * np.mean(random)
+    assert np.median(chosen) < np.median(random)
 
 
 def test_same_generator_same_edit(make_state) -> None:
