@@ -29,6 +29,7 @@ FIXED_BPM: Final = 120.0
 MIN_PULSE: Final = 0.06  # below this share of periodic energy in the flux there is no beat
 ATTACK_WINDOW_S: Final = 0.035
 TAP_SPREAD_S: Final = 0.03  # how far from the even line an attack may be and still count as tapped
+TAP_TIGHTNESS: Final = 800.0  # the tapped pace is known: do not slip to the beats in between
 TAP_PULL: Final = 6.0  # as strong as the loudest onset
 BEATS_VERSION: Final = "beats-2"  # travels in cache files: another tracker, another grid
 TRIPLE_MARGIN: Final = 0.08
@@ -88,7 +89,7 @@ def _standard(values: DoubleArray) -> DoubleArray:
     return (values - values.mean()) / deviation if deviation > 0 else values * 0.0
 
 
-def _best_path(flux: FloatArray, period: float) -> IntArray:
+def _best_path(flux: FloatArray, period: float, tightness: float = TIGHTNESS) -> IntArray:
     """Frames of the beats that trade flux against an even spacing.
 
     A beat's predecessor is at least half a period back, so half a period of frames is decided at
@@ -96,7 +97,7 @@ def _best_path(flux: FloatArray, period: float) -> IntArray:
     """
     near, far = max(1, int(period / 2)), round(2 * period)
     distance = np.arange(near, far + 1)
-    cost = -TIGHTNESS * np.log(distance / period) ** 2
+    cost = -tightness * np.log(distance / period) ** 2
     scores = np.full(len(flux) + far, 0.0)
     link = np.full(len(flux), -1, dtype=np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(scores, len(distance))
@@ -301,7 +302,7 @@ def follow_taps(mono: FloatArray, rate: int, taps: Sequence[float]) -> BeatGrid:
     drawn[at] = 1.0
     drawn = gaussian_filter1d(drawn, TAP_SPREAD_S * onsets.frame_rate)
     flux = onsets.flux + TAP_PULL * drawn / max(float(drawn.max()), 1e-9)
-    frames = _best_path(flux.astype(np.float32), period * onsets.frame_rate)
+    frames = _best_path(flux.astype(np.float32), period * onsets.frame_rate, TAP_TIGHTNESS)
     grid = _grid_of(onsets, mono, rate, frames, period, 1.0)
     if grid is None:
         raise AudioError(
