@@ -91,10 +91,21 @@ def _windows(pieces: Sequence[Piece], rate: int) -> list[tuple[int, int, int]]:
     return windows
 
 
-def _true_energy(window: tuple[int, int, int], read: Read, sections: DoubleArray) -> float:
-    first, low, high = window
-    filtered = sosfilt(sections, as_complex(read(first, high)))[low - first :]
-    return float(np.vdot(filtered, filtered).real)
+def _joins_beyond(
+    energy: PlanEnergy, steps: IntArray, read: Read, windows: list[tuple[int, int, int]]
+) -> DoubleArray:
+    """(steps,) by how much the running energy is more than that of hard cuts."""
+    sections = k_weighting(energy.weighted.rate)
+    beyond = np.zeros(len(steps))
+    for first, low, high in windows:
+        filtered = sosfilt(sections, as_complex(read(first, high)))[low - first :]
+        running = np.concatenate([[0.0], np.cumsum(filtered.real**2 + filtered.imag**2)])
+        begin = int(np.searchsorted(steps, low, side="right"))
+        end = int(np.searchsorted(steps, high))
+        hard = energy.at(np.append(np.append(low, steps[begin:end]), high))
+        beyond[begin:end] += running[steps[begin:end] - low] - (hard[1:-1] - hard[0])
+        beyond[end:] += running[-1] - (hard[-1] - hard[0])
+    return beyond
 
 
 def plan_loudness(
@@ -102,16 +113,8 @@ def plan_loudness(
 ) -> float:
     """LUFS of a plan. read(start, end): its rendered samples; without it joins are not measured."""
     energy = PlanEnergy(pieces, weighted, first)
-    rate = weighted.rate
-    steps = gate_steps(energy.end, rate)
+    steps = gate_steps(energy.end, weighted.rate)
     running = energy.at(steps)
     if read is not None:
-        windows = _windows(pieces, rate)
-        lows = np.array([low for _, low, _ in windows])
-        highs = np.array([high for _, _, high in windows])
-        sections = k_weighting(rate)
-        true = np.array([_true_energy(window, read, sections) for window in windows])
-        extra = true - (energy.at(highs) - energy.at(lows))
-        total = np.concatenate([[0.0], np.cumsum(extra)])
-        running = running + total[np.searchsorted((lows + highs) // 2, steps, side="right")]
-    return gated_loudness(running, rate)
+        running += _joins_beyond(energy, steps, read, _windows(pieces, weighted.rate))
+    return gated_loudness(running, weighted.rate)

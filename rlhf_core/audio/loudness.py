@@ -24,7 +24,9 @@ STEP_S: Final = 0.1
 GRID: Final = 32  # samples between two values of the running energy
 _FILTER_FRAMES: Final = 1 << 15  # a multiple of GRID
 _OVERSAMPLING: Final = 4
-MARGIN: Final = 12  # source samples on either side that an interpolated value looks at
+MARGIN: Final = 128  # source samples on either side that an interpolated value looks at
+_ROUGH_TAPS: Final = 12
+_NEAR_PEAK: Final = 0.85  # of the true peak: what comes so near is interpolated again, finely
 _PEAK_FRAMES: Final = 1 << 16  # looked at together: they stay in the cache
 _EXTREME: Final = 256
 _PEAK_CANDIDATES: Final = 0.7  # of the sample peak: only near such samples can the true peak be
@@ -151,13 +153,13 @@ def integrated_loudness(samples: FloatArray, rate: int) -> float:
     return KWeighted.of(samples, rate).loudness()
 
 
-@lru_cache(maxsize=1)
-def _interpolators() -> FloatArray:
-    """(2 * MARGIN + 1, 4): value at -1/2, -1/4, +1/4 and +1/2 sample around the middle one."""
-    half = MARGIN * _OVERSAMPLING
-    prototype = _OVERSAMPLING * firwin(2 * half + 1, 1 / _OVERSAMPLING, window=("kaiser", 6.0))
+@lru_cache(maxsize=2)
+def _interpolators(taps: int) -> FloatArray:
+    """(2 * taps + 1, 4): value at -1/2, -1/4, +1/4 and +1/2 sample around the middle one."""
+    half = taps * _OVERSAMPLING
+    prototype = _OVERSAMPLING * firwin(2 * half + 1, 1 / _OVERSAMPLING, window=("kaiser", 5.0))
     prototype = np.pad(prototype, 2)
-    index = np.arange(-MARGIN, MARGIN + 1)[:, None] * _OVERSAMPLING
+    index = np.arange(-taps, taps + 1)[:, None] * _OVERSAMPLING
     places = half + 2 + np.array([-2, -1, 1, 2])[None, :] - index
     inside = (places >= 0) & (places < len(prototype))
     weights = np.where(inside, prototype[np.clip(places, 0, len(prototype) - 1)], 0.0)
@@ -190,12 +192,25 @@ class PeakMeter:
         frame, channel = np.divmod(near, channels)
         inside = (frame >= before) & (frame < len(samples) - after)
         frame, channel = frame[inside], channel[inside]
-        offsets = np.arange(-MARGIN, MARGIN + 1)[None, :]
         for start in range(0, len(frame), 16384):
-            place = frame[start : start + 16384, None] + offsets
-            around = samples[np.clip(place, 0, len(samples) - 1), channel[start:][:16384, None]]
-            around[(place < 0) | (place >= len(samples))] = 0.0
-            self.peak = max(self.peak, float(np.abs(around @ _interpolators()).max()))
+            part = slice(start, start + 16384)
+            self._interpolate(samples, frame[part], channel[part])
+
+    def _interpolate(self, samples: FloatArray, frame: IntArray, channel: IntArray) -> None:
+        """First all with few taps, then with many where that came near the largest."""
+        rough = _between(samples, frame, channel, _ROUGH_TAPS).max(axis=1)
+        near = rough >= _NEAR_PEAK * max(self.peak, float(rough.max()))
+        fine = _between(samples, frame[near], channel[near], MARGIN)
+        self.peak = max(self.peak, float(fine.max(initial=0.0)))
+
+
+def _between(samples: FloatArray, frame: IntArray, channel: IntArray, taps: int) -> FloatArray:
+    """(n, 4) magnitudes between samples round each of n; beyond the ends there is silence."""
+    place = frame[:, None] + np.arange(-taps, taps + 1)[None, :]
+    around = samples[np.clip(place, 0, len(samples) - 1), channel[:, None]]
+    if place.size and (place.min() < 0 or place.max() >= len(samples)):
+        around[(place < 0) | (place >= len(samples))] = 0.0
+    return np.asarray(np.abs(around @ _interpolators(taps)))
 
 
 def _extremes(flat: FloatArray) -> FloatArray:

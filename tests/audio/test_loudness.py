@@ -12,6 +12,7 @@ from scipy.signal import resample
 
 from rlhf_core.audio.io import Audio, read_audio
 from rlhf_core.audio.loudness import integrated_loudness, to_db, true_peak
+from tests.audio.edits import ideal_true_peak_db
 
 
 @pytest.mark.parametrize("seed", [0, 2, 4])
@@ -64,3 +65,11 @@ def test_real_songs_as_pyloudnorm(real_songs: list[Path]) -> None:
         wanted = pyloudnorm.Meter(audio.sample_rate).integrated_loudness(audio.samples)
         found = integrated_loudness(audio.samples, audio.sample_rate)
         assert found == pytest.approx(wanted, abs=0.02), path.name
+
+
+def test_true_peak_of_the_hardest_signals() -> None:
+    """White noise and noise clipped flat, both full of energy right up to half the rate."""
+    noise = np.random.default_rng(0).standard_normal((100_000, 2))
+    for samples in (0.2 * noise, np.clip(noise, -0.8, 0.8)):
+        found = to_db(true_peak(samples.astype(np.float32)))
+        assert found == pytest.approx(ideal_true_peak_db(samples), abs=0.1)

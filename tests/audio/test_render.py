@@ -6,36 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyloudnorm
 import pytest
-from scipy.linalg import solve_toeplitz
-from scipy.signal import lfilter
 
 from rlhf_core.audio.demo_songs import DemoSong
 from rlhf_core.audio.io import Audio, read_audio
-from rlhf_core.audio.loudness import to_db, true_peak
-from rlhf_core.audio.render import CEILING_DBTP, crossfade, render_edl, render_pair
+from rlhf_core.audio.render import crossfade, render_edl, render_pair
 from rlhf_core.editing.actions import Action
-from rlhf_core.editing.edl import EDL, build_edl
 from rlhf_core.errors import AudioError
-from rlhf_core.types import BeatGrid, Passage
+from rlhf_core.types import BeatGrid
+from tests.audio.edits import edit, random_edl
 
 Demo = Callable[[int], DemoSong]
 Sounds = Callable[[int], Audio]
 RATE = 44100
-
-
-def edit(grid: BeatGrid, changes: dict[int, Action], start: int = 0, end: int = 32) -> EDL:
-    actions = np.zeros(end - start, dtype=np.int64)
-    for beat, action in changes.items():
-        actions[beat] = action
-    return build_edl(actions, grid, Passage(start, end))
-
-
-def random_edl(grid: BeatGrid, seed: int, end: int | None = None) -> EDL:
-    rng, count = np.random.default_rng(seed), end or grid.n_beats
-    weights = [0.6, 0.12, 0.05, 0.05, 0.05, 0.03, 0.03, 0.03, 0.02, 0.02]
-    return build_edl(rng.choice(10, count, p=weights), grid, Passage(0, count))
 
 
 def test_keeping_everything_is_the_source(demo: Demo, demo_audio: Sounds) -> None:
@@ -68,7 +51,7 @@ def test_length_and_grid_are_as_the_edl_says(seed: int, demo: Demo, demo_audio: 
     out = render_edl(audio, edl)
     assert out.shape == (round(edl.duration_s * RATE), 2) and out.dtype == np.float32
     assert np.isfinite(out).all()
-    times, margin = edl.output_times, 2200  # beyond any cross-fade and edge
+    times, margin = edl.output_times, 2800  # beyond any cross-fade and edge
     for index, beat in enumerate(edl.beats):
         if beat.reverse or beat.gain_start != 1 or beat.gain_end != 1:
             continue
@@ -118,68 +101,6 @@ def test_reverse_plays_backwards(demo: Demo, demo_audio: Sounds) -> None:
     assert difference == 0.0
 
 
-def click_levels(mono: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """LPC-24 residual's peak in 0.7 ms around each place over the residual's level around it."""
-    levels = []
-    for place in places:
-        frame = mono[max(place - 1024, 0) : place + 1024].astype(np.float64)
-        power = np.correlate(frame, frame, "full")[len(frame) - 1 :][:25]
-        power[0] = power[0] * (1 + 1e-6) + 1e-9
-        taps = solve_toeplitz(power[:24], power[1:25])
-        residual = lfilter(np.concatenate([[1.0], -taps]), [1.0], frame)[24:]
-        middle = place - max(place - 1024, 0) - 24
-        near = np.abs(residual[max(middle - 15, 0) : middle + 15]).max()
-        levels.append(near / (np.sqrt(np.mean(residual**2)) + 1e-9))
-    return np.array(levels)
-
-
-def test_joins_do_not_click(demo: Demo, demo_audio: Sounds) -> None:
-    worse, joins, hard_worse = 0, 0, 0
-    for seed in (0, 3, 7):
-        audio, grid = demo_audio(seed), demo(seed).grid
-        edl = random_edl(grid, seed)
-        rng = np.random.default_rng(seed)
-        source = audio.samples.mean(axis=1)
-        usual = click_levels(source, rng.integers(RATE, len(source) - RATE, 300))
-        limit = float(np.percentile(usual, 99))
-        counts = np.cumsum([s.end_beat - s.start_beat for s in edl.segments])[:-1]
-        places = np.round((edl.output_times[counts] - 0.012) * RATE).astype(int)
-        worse += int(np.sum(click_levels(render_edl(audio, edl).mean(axis=1), places) > limit))
-        hard = render_edl(audio, edl, crossfade_s=0.0).mean(axis=1)
-        hard_worse += int(np.sum(click_levels(hard, places) > limit))
-        joins += len(places)
-    assert joins > 100
-    assert worse <= 0.03 * joins
-    assert hard_worse > 3 * max(worse, 1)  # the measure sees what a cross-fade removes
-
-
-def test_a_pair_plays_at_one_loudness_below_the_ceiling(demo: Demo, demo_audio: Sounds) -> None:
-    audio, grid = demo_audio(5), demo(5).grid
-    loud = Audio(np.clip(2.5 * audio.samples, -1, 1), RATE, audio.path)
-    for sounds in (audio, loud):
-        pair = render_pair(
-            sounds, random_edl(grid, 1, 64), random_edl(grid, 2, 64), edit(grid, {}, 0, 64)
-        )
-        meter = pyloudnorm.Meter(RATE)
-        measured = [meter.integrated_loudness(x) for x in (pair.a, pair.b, pair.original)]
-        assert pair.loudness_lufs is not None
-        assert measured == pytest.approx([pair.loudness_lufs] * 3, abs=0.02)
-        peaks = [to_db(true_peak(x)) for x in (pair.a, pair.b, pair.original)]
-        assert max(peaks) <= CEILING_DBTP + 0.01
-        assert set(pair.gains_db) == {"a", "b", "original"}
-    assert pair.gains_db["original"] < -1  # the loud one had to come down
-    assert max(peaks) == pytest.approx(CEILING_DBTP, abs=0.05)  # and no further than needed
-
-
-def test_a_quiet_pair_keeps_the_sources_loudness(demo: Demo, demo_audio: Sounds) -> None:
-    audio, grid = demo_audio(0), demo(0).grid
-    quiet = Audio(audio.samples * np.float32(0.1), RATE, audio.path)
-    plain, cut = edit(grid, {}), edit(grid, {9: Action.CUT})
-    pair = render_pair(quiet, plain, cut, plain)
-    assert pair.gains_db["original"] == pair.gains_db["a"] == 0.0
-    np.testing.assert_array_equal(pair.a, pair.original)
-
-
 def test_silence_renders(tmp_path: Path) -> None:
     audio = Audio(np.zeros((20 * 8000, 1), dtype=np.float32), 8000, Path("silent.wav"))
     grid = BeatGrid(np.arange(33) * 0.5, np.arange(32) % 4, 120.0)
@@ -199,17 +120,3 @@ def test_the_files_edges_are_padded_not_read_past() -> None:
     assert len(render_edl(audio, swap)) == 8 * RATE
     with pytest.raises(AudioError, match="another file"):
         render_edl(Audio(samples[: 4 * RATE], RATE, audio.path), swap)
-
-
-def test_real_songs_render(real_songs: list[Path]) -> None:
-    from rlhf_core.audio.library import analyse
-
-    for path in real_songs:
-        audio = read_audio(path)
-        grid = analyse(audio, "x").grid
-        count = min(grid.n_beats, 64)
-        original = edit(grid, {}, 0, count)
-        pair = render_pair(audio, random_edl(grid, 0, count), random_edl(grid, 1, count), original)
-        assert abs(len(pair.original) - original.duration_s * audio.sample_rate) < 1
-        for samples in (pair.a, pair.b, pair.original):
-            assert to_db(true_peak(samples)) <= CEILING_DBTP + 0.01
