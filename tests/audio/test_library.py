@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,13 @@ import soundfile
 
 from rlhf_core import precache_stems
 from rlhf_core.audio import library
-from rlhf_core.audio.corrections import add_correction, corrections_path, read_corrections
+from rlhf_core.audio.cache import cache_status
+from rlhf_core.audio.corrections import (
+    add_correction,
+    add_taps,
+    corrections_path,
+    read_corrections,
+)
 from rlhf_core.audio.demo_songs import DemoSong
 from rlhf_core.audio.io import Audio
 from rlhf_core.audio.library import find_songs, load_library, load_song, peaks, song_id_of
@@ -211,3 +219,128 @@ def test_real_songs_load(real_songs: list[Path], tmp_path: Path) -> None:
     for path in real_songs:
         song = load_song(path, tmp_path)
         assert song.state.grid.n_beats >= 8 and song.loudness_lufs is not None
+
+
+def test_taps_are_stored_and_change_the_features(
+    song_file: Path, tmp_path: Path, analyses: list[str]
+) -> None:
+    plain = load_song(song_file, tmp_path).state
+    add_correction(tmp_path, plain.song_id, "offset:1")
+    slow = plain.grid.times[3:20:2]
+    operations = add_taps(tmp_path, plain.song_id, [float(time) for time in slow])
+    assert len(operations) == 1 and read_corrections(tmp_path, plain.song_id) == operations
+    tapped = load_song(song_file, tmp_path).state
+    assert tapped.grid.source == "corrected"
+    assert tapped.grid.tempo_bpm == pytest.approx(plain.grid.tempo_bpm / 2, rel=0.01)
+    assert tapped.features.shape != plain.features.shape
+    load_song(song_file, tmp_path)
+    assert len(analyses) == 2
+    with pytest.raises(AudioError, match="tap"):
+        add_taps(tmp_path, plain.song_id, [1.0, 2.0])
+    with pytest.raises(AudioError, match="tap"):
+        add_correction(tmp_path, plain.song_id, "tap:1,2,x,4")
+
+
+@pytest.mark.parametrize("operation", ["double", "halve", "three_halves", "offset:1", "bars:3"])
+def test_every_correction_changes_the_features(
+    operation: str, song_file: Path, tmp_path: Path
+) -> None:
+    plain = load_song(song_file, tmp_path).state
+    add_correction(tmp_path, plain.song_id, operation)
+    corrected = load_song(song_file, tmp_path).state
+    assert corrected.grid.source == "corrected"
+    assert not np.array_equal(corrected.features, plain.features)
+    ratio = {"double": 2.0, "halve": 0.5, "three_halves": 1.5}.get(operation, 1.0)
+    assert corrected.grid.n_beats == pytest.approx(ratio * plain.grid.n_beats, abs=1.5)
+
+
+def test_another_beat_tracker_makes_the_analysis_again(
+    song_file: Path, tmp_path: Path, analyses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_song(song_file, tmp_path)
+    monkeypatch.setattr(library, "BEATS_VERSION", "beats-0")
+    load_song(song_file, tmp_path)
+    assert len(analyses) == 2
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from rlhf_core.audio import library
+original = library.analyse
+def noted(audio, *rest):
+    with open(sys.argv[2], "a") as file:
+        file.write(audio.path.name + "\\n")
+    time.sleep(0.2)
+    return original(audio, *rest)
+library.analyse = noted
+print("ready", flush=True)
+sys.stdin.readline()
+for song in library.load_library(Path(sys.argv[1])):
+    assert song.state.features.shape[1] == 121
+"""
+
+
+def test_two_processes_share_the_work(song_file: Path, tmp_path: Path) -> None:
+    train, notes = tmp_path / "train", tmp_path / "notes"
+    train.mkdir()
+    samples, rate = soundfile.read(song_file)
+    for i in range(4):
+        soundfile.write(train / f"{i}.wav", samples[: (8 + i) * rate], rate)
+    command = [sys.executable, "-c", WORKER, str(tmp_path), str(notes)]
+    pipe = subprocess.PIPE
+    started = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    for process in started:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.wait(20) for process in started] == [0, 0]
+    for process in started:
+        process.communicate()
+    assert sorted(notes.read_text().split()) == ["0.wav", "1.wav", "2.wav", "3.wav"]
+    left = sorted(path.suffix for path in (tmp_path / ".cache").iterdir())
+    assert left == [".npz"] * 4  # no locks and no halves
+
+
+def test_a_lock_ends_with_its_process(song_file: Path, tmp_path: Path) -> None:
+    song_id = song_id_of(song_file)
+    code = (
+        "import sys, os, signal; from pathlib import Path\n"
+        "from rlhf_core.audio.cache import song_lock\n"
+        "with song_lock(Path(sys.argv[1]), sys.argv[2]):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), song_id], check=False)
+    assert done.returncode == -9 and (tmp_path / f".{song_id}.lock").exists()
+    assert load_song(song_file, tmp_path).song_id == song_id
+    assert not (tmp_path / f".{song_id}.lock").exists()
+
+
+def test_the_cache_is_shown_and_cleared(
+    song_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(song_file, tmp_path / "song.flac")
+    cache = tmp_path / ".cache"
+    assert precache_stems.main([str(tmp_path), "--status"]) == 0
+    assert "0 analysed songs" in capsys.readouterr().out and not cache.exists()
+    song = load_song(tmp_path / "song.flac", cache)
+    add_correction(cache, song.song_id, "offset:1")
+    (cache / f".{song.song_id}.0123abcd.npz").write_bytes(b"x" * 1000)
+    (cache / "notes.txt").write_text("somebody's")
+    status = cache_status(cache)
+    analysed = cache / f"{song.song_id}.npz"
+    assert (status.songs, status.bytes) == (1, analysed.stat().st_size + 1000)
+    assert (status.corrections, status.leftovers) == (1, 1)
+    assert precache_stems.main([str(tmp_path), "--status"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{cache}: 1 analysed songs, 0." in shown and "MB" in shown
+    assert precache_stems.main([str(tmp_path), "--clear"]) == 0
+    assert sorted(path.name for path in cache.iterdir()) == [
+        f"{song.song_id}.beats.json",
+        "notes.txt",
+    ]
+    assert load_song(tmp_path / "song.flac", cache).state.grid.source == "corrected"
+    with pytest.raises(SystemExit):
+        precache_stems.main([str(tmp_path), "--status", "--clear"])
