@@ -6,9 +6,9 @@ The song is synthesised (a demo song over and over, stereo, 44.1 kHz). A pair is
 whole song, matched in loudness, with true peaks measured, written as 16-bit WAV and synced to
 disk; the original as a third file is timed beside it. Prints the median, its ratio to the bar and
 to copying the source's samples twice. Then the same at 1, 2, 4 and 8 minutes: a straight line
-through the computing times, and the exponent of growth. --hour: analysis and rendering of 60 minutes from a
-file, each in a process of its own, with its peak resident memory (bar: 2 GB). The machine's load
-is printed: times are only worth comparing on an idle one.
+through the computing times, and the exponent of growth. --hour: analysis and rendering of 60
+minutes from a file, each in a process of its own, with its peak resident memory (bar: 2 GB). The
+machine's load is printed: times on the clock are only worth comparing on an idle one.
 """
 
 from __future__ import annotations
