@@ -138,7 +138,7 @@ def _generate(settings: Row, context: Context) -> tuple[list[str], Row]:
     app = context.settings
     chosen = app.share_chosen if reward is not None else 0.0
     cross = app.share_cross if settings.get("versus") else 0.0
-    shares = {"broad": app.share_broad, "chosen": chosen, "cross": cross}
+    shares = {"broad": app.share_broad, "chosen": chosen, "cross": cross, "gold": app.gold_rate}
     for name, share in shares.items():
         argv += [f"--share_{name}", f"{share:g}"]
     return argv, settings

@@ -7,10 +7,15 @@ commit's fsync is shared, and an acknowledged write survives a kill.
 
 A write that refuses (AppError) must do so before it changes anything; any other exception rolls
 the whole group back and runs its writes again one by one, so that only the faulty one fails.
+
+Writes of one kind that come in great numbers (votes) are given to a `Batch` instead: it gets all
+that wait at once, so that many votes are one INSERT. What a batch keeps in memory beside the
+database learns of roll-backs (`on_rollback`) and of other writes (`foreign`, a count).
 """
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -27,6 +32,8 @@ from feedback_app.schema import migrate
 
 T = TypeVar("T")
 Row = dict[str, Any]
+Batch = Callable[[Any, list[Any]], list[Any]]
+"""(cursor, items) -> an outcome per item; an AppError among them refuses that item."""
 GROUP = 64
 
 
@@ -44,7 +51,9 @@ def fetch(cursor: Any, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
 
 @dataclass
 class _Write:
-    work: Callable[[Any], Any]
+    work: Callable[[Any], Any] | None = None
+    batch: Batch | None = None
+    item: Any = None
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -61,6 +70,8 @@ class Database:
                 "Another process may hold it, or the file is damaged."
             ) from error
         migrate(self._connection)
+        self.foreign = 0  # writes so far that were not a batch's; read it on the writer thread
+        self.on_rollback: list[Callable[[], None]] = []
         self._local = threading.local()
         self._queue: queue.Queue[_Write | None] = queue.Queue()
         self._closed = False
@@ -83,7 +94,13 @@ class Database:
 
     def submit(self, work: Callable[[Any], T]) -> Future[T]:
         """Queue a write; the future is done after its commit."""
-        write = _Write(work)
+        return self._put(_Write(work))
+
+    def submit_item(self, batch: Batch, item: Any) -> Future[Any]:
+        """Queue an item for a batch; the future is done after its commit."""
+        return self._put(_Write(batch=batch, item=item))
+
+    def _put(self, write: _Write) -> Future[Any]:
         with self._lock:
             if self._closed:
                 raise WorkspaceError("the app is shutting down; try again in a moment")
@@ -119,37 +136,49 @@ class Database:
                     break
                 group.append(following)
             # A caller that went away before its turn takes its write with it; later it cannot.
-            _commit(cursor, [w for w in group if w.future.set_running_or_notify_cancel()])
+            self._commit(cursor, [w for w in group if w.future.set_running_or_notify_cancel()])
             if last:
                 return
 
+    def _commit(self, cursor: Any, group: list[_Write]) -> None:
+        """Run a group in one transaction and answer; on a fault, each by itself."""
+        if not group:
+            return
+        try:
+            cursor.execute("BEGIN")
+            outcomes = self._outcomes(cursor, group)
+            cursor.execute("COMMIT")
+        except BaseException as error:  # noqa: BLE001 - the writer must go on; the caller gets it
+            _roll_back(cursor)
+            for forget in self.on_rollback:
+                forget()
+            if len(group) == 1:
+                group[0].future.set_exception(error)
+            else:
+                for write in group:
+                    self._commit(cursor, [write])
+            return
+        for write, result in zip(group, outcomes, strict=True):
+            if isinstance(result, AppError):
+                write.future.set_exception(result)
+            else:
+                write.future.set_result(result)
 
-def _commit(cursor: Any, group: list[_Write]) -> None:
-    """Run a group in one transaction and answer; on a fault, each by itself."""
-    if not group:
-        return
-    outcomes: list[tuple[_Write, Any, AppError | None]] = []
-    try:
-        cursor.execute("BEGIN")
-        for write in group:
-            try:
-                outcomes.append((write, write.work(cursor), None))
-            except AppError as error:
-                outcomes.append((write, None, error))
-        cursor.execute("COMMIT")
-    except BaseException as error:  # noqa: BLE001 - the writer must go on; the caller gets it
-        _roll_back(cursor)
-        if len(group) == 1:
-            group[0].future.set_exception(error)
-        else:
-            for write in group:
-                _commit(cursor, [write])
-        return
-    for write, result, refused in outcomes:
-        if refused is not None:
-            write.future.set_exception(refused)
-        else:
-            write.future.set_result(result)
+    def _outcomes(self, cursor: Any, group: list[_Write]) -> list[Any]:
+        """What each write of a group returns, or the AppError with which it refuses."""
+        out: list[Any] = []
+        for batch, members in itertools.groupby(group, lambda write: write.batch):
+            if batch is not None:
+                out += batch(cursor, [write.item for write in members])
+                continue
+            for write in members:
+                assert write.work is not None
+                self.foreign += 1
+                try:
+                    out.append(write.work(cursor))
+                except AppError as error:
+                    out.append(error)
+        return out
 
 
 def _roll_back(cursor: Any) -> None:

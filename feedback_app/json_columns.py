@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -30,3 +30,13 @@ def insert(cursor: Any, table: str, row: dict[str, Any], *, ignore: bool = False
         list(row.values()),
     )
     return cursor.fetchone() is not None
+
+
+def insert_many(cursor: Any, table: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows with the same columns in one statement."""
+    columns = list(rows[0])
+    marks = "(" + ", ".join("?" for _ in columns) + ")"
+    cursor.execute(
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join(marks for _ in rows)}",
+        [row[name] for row in rows for name in columns],
+    )

@@ -79,6 +79,28 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             created_at TIMESTAMP NOT NULL, finished_at TIMESTAMP, settings JSON NOT NULL,
             error VARCHAR)""",
     ),
+    (
+        # Hidden repeats, what had to be heard as it was told to the page, notes on single votes,
+        # and headphone checks. A repeat's vote stands beside the first one, not in its place.
+        "DROP VIEW current_votes",
+        "ALTER TABLE assignments ADD COLUMN repeat_of VARCHAR",
+        "ALTER TABLE assignments ADD COLUMN required_left_s DOUBLE",
+        "ALTER TABLE assignments ADD COLUMN required_right_s DOUBLE",
+        "ALTER TABLE votes ADD COLUMN repeat BOOLEAN DEFAULT false",
+        "ALTER TABLE votes ADD COLUMN flags JSON",
+        """CREATE VIEW current_votes AS
+            SELECT * FROM votes AS v
+            WHERE kind = 'vote' AND NOT EXISTS (
+                SELECT 1 FROM votes AS u WHERE u.kind = 'undo' AND u.undoes = v.vote_id
+                AND u.annotator = v.annotator)
+            QUALIFY row_number() OVER (
+                PARTITION BY pair_id, annotator, simulated, coalesce(repeat, false)
+                ORDER BY seq DESC) = 1""",
+        """CREATE TABLE headphone_checks (
+            check_id VARCHAR PRIMARY KEY, annotator VARCHAR NOT NULL,
+            outcome VARCHAR NOT NULL CHECK (outcome IN ('passed', 'failed', 'skipped')),
+            correct INTEGER, trials INTEGER, details JSON, created_at TIMESTAMP NOT NULL)""",
+    ),
 )
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import Annotated, Any
 
+import orjson
 from fastapi import FastAPI, Form, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from feedback_app.auth import Account, Sessions
+from feedback_app.auth import Account
+from feedback_app.database import utc_now
 from feedback_app.errors import (
     AppError,
     ForbiddenError,
@@ -30,10 +33,12 @@ from feedback_app.middleware import COOKIE
 from feedback_app.operations import CONTROLS, Operations
 from feedback_app.services import Services
 from feedback_app.settings import Settings
-from feedback_app.votes import Annotation, VoteForm
+from feedback_app.showing import Showing
+from feedback_app.votes import Annotation, VoteForm, check_uuid
 from rlhf_core.errors import CoreError
 
 LOGIN_PAGE = Path(__file__).parent / "pages" / "login.html"
+HEADPHONE_ROUNDS, HEADPHONE_NEEDED = 6, 5  # by guessing one of three: 1.8 %
 ANYBODY = ("annotator", "researcher")
 MEDIA_TYPES = {
     ".flac": "audio/flac",
@@ -57,9 +62,9 @@ def add_routes(app: FastAPI, services: Services) -> None:
     """Put all routes on the parent application."""
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(CoreError, _app_error)
-    _sign_in_routes(app, services.sessions, services.settings)
-    _annotation_routes(app, services.annotation, services.operations)
-    _media_routes(app, services.operations)
+    _sign_in_routes(app, services)
+    _annotation_routes(app, services)
+    _media_routes(app, services)
     _control_routes(app, services.operations, services.holder.token)
 
 
@@ -88,7 +93,9 @@ def _own_path(path: str) -> str:
     return path if plain and path.isprintable() else ""
 
 
-def _sign_in_routes(app: FastAPI, sessions: Sessions, settings: Settings) -> None:
+def _sign_in_routes(app: FastAPI, services: Services) -> None:
+    sessions, settings = services.sessions, services.settings
+
     @app.get("/")
     def root(request: Request) -> RedirectResponse:
         account: Account | None = request.scope.get("account")
@@ -183,34 +190,109 @@ def _vote_form(data: dict[str, Any]) -> VoteForm:
     return form
 
 
-def _annotation_routes(app: FastAPI, annotation: Annotation, operations: Operations) -> None:
+def _json(value: Any) -> Response:
+    """An answer that may hold ready JSON text (`showing`)."""
+    return Response(orjson.dumps(value), media_type="application/json")
+
+
+async def _payload(annotation: Annotation, row: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the browser is sent of a leased assignment."""
+    if row is None:
+        return None
+    return await _with_pair(annotation.showing, annotation.showing.payload, row)
+
+
+async def _with_pair(
+    showing: Showing, make: Callable[[dict[str, Any]], dict[str, Any]], row: dict[str, Any]
+) -> dict[str, Any]:
+    """make(row), on another thread where the pair must be read from the database first."""
+    if showing.knows(row["pair_id"]):
+        return make(row)
+    return await asyncio.to_thread(make, row)
+
+
+def _annotation_routes(app: FastAPI, services: Services) -> None:
+    annotation, operations = services.annotation, services.operations
+    showing = annotation.showing
+
     @app.get("/api/next")
-    async def next_pair(request: Request, exclude: str = "") -> dict[str, Any]:
+    async def next_pair(request: Request, exclude: str = "") -> Response:
         account = who(request, *ANYBODY)
+        if not services.settings.headphone_skip:
+            await asyncio.to_thread(_check_headphones, services, account)
         excluded = tuple(exclude.split(",")) if exclude else ()
         found = await asyncio.wrap_future(annotation.next(account.name, excluded))
         if found is None:
             message = await asyncio.to_thread(operations.empty_message)
-            return {"empty": True, "message": message}
-        return found
+            return _json({"empty": True, "message": message})
+        return _json(await _payload(annotation, found))
 
     @app.post("/api/vote")
-    async def vote(request: Request) -> dict[str, Any]:
+    async def vote(request: Request) -> Response:
         account = who(request, *ANYBODY)
         data = await _object(request)
         future = annotation.vote(account.name, _vote_form(data), _strings(data, "exclude"))
-        return await asyncio.wrap_future(future)
+        done = await asyncio.wrap_future(future)
+        following = await _payload(annotation, done["next"])
+        reveal = await _with_pair(showing, showing.reveal, done["assignment"])
+        told = {"progress": done["progress"], "hint": done["hint"]}
+        return _json({"ok": True, "reveal": reveal, "next": following, **told})
 
     @app.post("/api/undo")
-    async def undo(request: Request) -> dict[str, Any]:
+    async def undo(request: Request) -> Response:
         account = who(request, *ANYBODY)
         data = await _object(request)
         vote_id, undoes = _field(data, "vote_id", str, ""), _field(data, "undoes", str, "")
-        return await asyncio.wrap_future(annotation.undo(account.name, vote_id, undoes))
+        done = await asyncio.wrap_future(annotation.undo(account.name, vote_id, undoes))
+        reopened = await _payload(annotation, done["assignment"])
+        return _json({"ok": True, "assignment": reopened, "progress": done["progress"]})
 
     @app.get("/api/my-votes")
     def my_votes(request: Request) -> list[dict[str, Any]]:
         return annotation.my_votes(who(request, *ANYBODY).name)
+
+    @app.get("/api/headphones")
+    def headphones_wanted(request: Request) -> dict[str, Any]:
+        return _headphones(services, who(request, *ANYBODY))
+
+    @app.post("/api/headphones")
+    async def headphones(request: Request) -> dict[str, Any]:
+        account = who(request, *ANYBODY)
+        check = _headphone_check(await _object(request), services.settings)
+        row = {"annotator": account.name, "created_at": utc_now(), **check}
+        await asyncio.to_thread(services.store.add_headphone_check, row)
+        return await asyncio.to_thread(_headphones, services, account)
+
+
+def _headphones(services: Services, account: Account) -> dict[str, Any]:
+    """How this account stands with the headphone check: {wanted, may_skip, outcome}."""
+    outcome = services.store.headphone_outcome(account.name)
+    skip = services.settings.headphone_skip
+    done = outcome == "passed" or (skip and outcome is not None)
+    wanted = services.settings.headphone_check and not done
+    return {"wanted": wanted, "may_skip": skip, "outcome": outcome}
+
+
+def _check_headphones(services: Services, account: Account) -> None:
+    """Where the check may not be skipped, no pair is given before it is passed."""
+    if _headphones(services, account)["wanted"]:
+        raise ForbiddenError("please pass the headphone check first")
+
+
+def _headphone_check(data: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """A reported check as a row. Whether it was passed is decided here, not in the browser."""
+    check_id = check_uuid(_field(data, "check_id", str, ""), "check_id")
+    rounds = _field(data, "rounds", list, [])
+    if not rounds:
+        if not settings.headphone_skip:
+            raise ForbiddenError("the headphone check may not be skipped here")
+        return {"check_id": check_id, "outcome": "skipped"}
+    right = [isinstance(one, dict) and one.get("answer") == one.get("truth") for one in rounds]
+    if len(rounds) != HEADPHONE_ROUNDS:
+        raise InvalidError(f"a headphone check has {HEADPHONE_ROUNDS} rounds")
+    outcome = "passed" if sum(right) >= HEADPHONE_NEEDED else "failed"
+    found = {"correct": sum(right), "trials": len(rounds), "details": {"rounds": rounds}}
+    return {"check_id": check_id, "outcome": outcome, **found}
 
 
 def _file(path: Path, *, download: str | None = None) -> FileResponse:
@@ -221,10 +303,15 @@ def _file(path: Path, *, download: str | None = None) -> FileResponse:
     return FileResponse(path, media_type=kind, headers=headers, filename=download)
 
 
-def _media_routes(app: FastAPI, operations: Operations) -> None:
+def _media_routes(app: FastAPI, services: Services) -> None:
+    operations, showing = services.operations, services.annotation.showing
+
     @app.get("/media/{media}")
     def media(request: Request, media: str) -> FileResponse:
         account = who(request, *ANYBODY)
+        stored = showing.path(media, account.name)
+        if stored is not None:
+            return _file(services.workspace.resolve(stored))
         return _file(operations.media_path(media, account.name, account.role == "researcher"))
 
     @app.get("/research/media/{edit_id}")

@@ -24,7 +24,11 @@ class Settings:
     """What a researcher may choose. Seconds end in _s; shares are 0..1.
 
     imitation_steps: 0 leaves the number to the command. test_share: share of added songs that are
-    held out for testing. launcher: put before a run's command (torchrun, srun, ssh).
+    held out for testing. headphone_skip: an annotator may go on without passing the headphone
+    check. repeat_rate, gold_rate: shares of hidden repeats (sides swapped, after repeat_gap other
+    votes at least) and of pairs with an obviously broken edit. fast_vote_ms: a vote that comes
+    sooner after both sides were heard is noted as too fast. launcher: put before a run's command
+    (torchrun, srun, ssh).
     """
 
     host: str = "127.0.0.1"
@@ -39,6 +43,11 @@ class Settings:
     required_cap_s: float = 8.0
     tags: tuple[str, ...] = ("rough join", "lost groove", "good flow", "too short", "too long")
     headphone_check: bool = True
+    headphone_skip: bool = True
+    repeat_rate: float = 0.06
+    repeat_gap: int = 8
+    gold_rate: float = 0.04
+    fast_vote_ms: int = 250
     # Making pairs
     auto_generate: bool = True
     low_water: int = 6
@@ -62,12 +71,12 @@ class Settings:
     def __post_init__(self) -> None:
         at_least_one = (
             "session_days", "max_upload_mb", "votes_per_pair", "lease_minutes", "goal",
-            "generate_count", "threads", "first_pairs", "bootstrap_pairs",
+            "generate_count", "threads", "first_pairs", "bootstrap_pairs", "repeat_gap",
         )  # fmt: skip
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise InvalidError(f"setting {name} is {getattr(self, name)}; it must be >= 1")
-        for name in ("required_region_share", "test_share", *SHARES):
+        for name in ("required_region_share", "test_share", "repeat_rate", "gold_rate", *SHARES):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidError(f"setting {name} is {getattr(self, name)}; it must be 0..1")
         if abs(sum(getattr(self, name) for name in SHARES) - 1) > 1e-6:

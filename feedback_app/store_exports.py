@@ -10,7 +10,8 @@ from feedback_app.database import Database, Row
 # One row per current vote, in terms of the pair's edits. Shared by snapshots and exports.
 RECORD = """
     SELECT v.vote_id::VARCHAR AS vote_id, v.pair_id, p.song_id, s.title AS song_title, v.annotator,
-        v.simulated, v.source, v.choice, v.strength, v.tags, v.comment, p.pool,
+        v.simulated, v.source, v.choice, v.strength, v.tags, v.comment,
+        CASE WHEN v.repeat THEN 'repeat' ELSE p.pool END AS pool,
         ea.start_beat, ea.end_beat,
         from_json(ea.actions, '["TINYINT"]') AS actions_a,
         from_json(eb.actions, '["TINYINT"]') AS actions_b,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from feedback_app.database import Database, Row, fetch
-from feedback_app.json_columns import decoded, dumps, insert
+from feedback_app.database import Database, Row, fetch, utc_now
+from feedback_app.json_columns import decoded, dumps, insert, insert_many
 
-VOTE_JSON = ("tags", "listened", "client")
+VOTE_JSON = ("tags", "listened", "client", "flags")
+
+
+def midnight(now: datetime) -> datetime:
+    """When the day began, in UTC."""
+    return now.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 class VoteRows:
@@ -16,48 +22,84 @@ class VoteRows:
 
     database: Database
 
-    def open_assignments(self, cursor: Any, annotator: str) -> list[Row]:
-        """Assignments that the annotator holds, oldest first."""
-        return fetch(
-            cursor,
-            "SELECT * FROM assignments WHERE annotator = ? AND state = 'open'"
-            " ORDER BY created_at, assignment_id",
-            [annotator],
-        )
+    # -- what `pool` keeps in memory ----------------------------------------------------------
 
-    def abandon_expired(self, cursor: Any, now: datetime) -> None:
-        """Leases that ran out go back to the pool."""
+    def pool_fingerprint(self, cursor: Any) -> tuple[Any, ...]:
+        """Changes with the pairs that may be given (0, 1), assignments (2), imported votes (3)."""
         cursor.execute(
-            "UPDATE assignments SET state = 'abandoned' WHERE state = 'open' AND leased_until < ?",
-            [now],
+            """SELECT
+                (SELECT count(*) FROM pairs),
+                (SELECT bit_xor(hash(pair_id)) FROM pairs WHERE retired),
+                (SELECT count(*) FROM assignments),
+                (SELECT count(*) FROM votes WHERE source <> 'app' AND NOT simulated)"""
         )
+        return tuple(cursor.fetchone())
 
-    def candidates(self, cursor: Any, annotator: str, votes_per_pair: int) -> list[Row]:
-        """Pairs that need a vote and that this annotator never had: pair_id, taken, batch."""
+    def pairs_to_give(self, cursor: Any) -> list[Row]:
+        """pair_id, batch, pool, regions_a, regions_b (JSON text), oldest first."""
         return fetch(
             cursor,
-            """WITH load AS (
-                SELECT pair_id, count(DISTINCT annotator) AS taken,
-                    bool_or(annotator = ?) AS mine
-                FROM assignments WHERE state IN ('open', 'done') GROUP BY pair_id)
-            SELECT p.pair_id, coalesce(l.taken, 0) AS taken, coalesce(p.run_id, '') AS batch,
-                p.created_at FROM pairs AS p LEFT JOIN load AS l USING (pair_id)
-            WHERE NOT p.retired AND coalesce(l.taken, 0) < ? AND NOT coalesce(l.mine, false)
-            ORDER BY p.pair_id""",
-            [annotator, votes_per_pair],
+            "SELECT pair_id, coalesce(run_id, '') AS batch, pool, regions_a, regions_b"
+            " FROM pairs WHERE NOT retired ORDER BY created_at, pair_id",
+        )
+
+    def done_assignments(self, cursor: Any) -> list[Row]:
+        """What was voted on, in short, in the order in which it was given."""
+        return fetch(
+            cursor,
+            "SELECT assignment_id, pair_id, annotator, b_first, repeat_of FROM assignments"
+            " WHERE state = 'done' ORDER BY created_at, assignment_id",
+        )
+
+    def pending_assignments(self, cursor: Any) -> list[Row]:
+        """Whole rows of what is open or was abandoned and not voted on since, oldest first."""
+        return fetch(
+            cursor,
+            "SELECT * FROM assignments WHERE state <> 'done' ORDER BY created_at, assignment_id",
+        )
+
+    def skipped(self, cursor: Any) -> set[str]:
+        """Assignments whose vote was "can't judge"."""
+        cursor.execute("SELECT assignment_id FROM current_votes WHERE choice = 'skip'")
+        return {row[0] for row in cursor.fetchall()}
+
+    def early_undos(self, cursor: Any) -> set[tuple[str, str]]:
+        """(annotator, vote_id) of undos that came before their vote."""
+        cursor.execute(
+            """SELECT u.annotator, u.undoes::VARCHAR FROM votes AS u WHERE u.kind = 'undo'
+            AND NOT EXISTS (SELECT 1 FROM votes AS v WHERE v.vote_id = u.undoes)"""
+        )
+        return set(cursor.fetchall())
+
+    def vote_counts(self, cursor: Any) -> list[tuple[str, datetime, int, int]]:
+        """(annotator, midnight, votes since then, votes in all) without undone ones; UTC."""
+        cursor.execute(
+            """SELECT annotator, $day, count(*) FILTER (v.created_at >= $day), count(*)
+            FROM votes AS v WHERE kind = 'vote' AND NOT simulated AND NOT EXISTS (
+                SELECT 1 FROM votes AS u WHERE u.annotator = v.annotator AND u.kind = 'undo'
+                AND u.undoes = v.vote_id) GROUP BY annotator""",
+            {"day": midnight(utc_now())},
+        )
+        return list(cursor.fetchall())
+
+    # -- assignments and votes ----------------------------------------------------------------
+
+    def add_assignments(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Insert new rows, all in one statement."""
+        insert_many(cursor, "assignments", rows)
+
+    def update_assignments(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Write state and lease of assignments, all in one statement."""
+        marks = ", ".join("(?, ?, ?::TIMESTAMP)" for _ in rows)
+        values = [row[name] for row in rows for name in ("assignment_id", "state", "leased_until")]
+        cursor.execute(
+            f"UPDATE assignments SET state = c.state, leased_until = c.until"
+            f" FROM (VALUES {marks}) AS c(id, state, until) WHERE assignment_id = c.id",
+            values,
         )
 
     def add_assignment(self, cursor: Any, row: Row) -> None:
         insert(cursor, "assignments", row)
-
-    def set_assignment(
-        self, cursor: Any, assignment_id: str, state: str, leased_until: datetime | None = None
-    ) -> None:
-        cursor.execute(
-            "UPDATE assignments SET state = ?, leased_until = coalesce(?, leased_until)"
-            " WHERE assignment_id = ?",
-            [state, leased_until, assignment_id],
-        )
 
     def assignment(self, cursor: Any, assignment_id: str) -> Row | None:
         rows = fetch(cursor, "SELECT * FROM assignments WHERE assignment_id = ?", [assignment_id])
@@ -70,13 +112,26 @@ class VoteRows:
             [media, media, media],
         )
 
-    def vote(self, cursor: Any, vote_id: str) -> Row | None:
-        rows = fetch(cursor, "SELECT * FROM votes WHERE vote_id = ?::UUID", [vote_id])
-        if not rows:
-            return None
-        row = rows[0] | {"vote_id": str(rows[0]["vote_id"])}
-        row["undoes"] = None if row["undoes"] is None else str(row["undoes"])
-        return decoded(row, VOTE_JSON)
+    def votes_by_id(self, cursor: Any, vote_ids: Sequence[str]) -> dict[str, Row]:
+        """Rows of votes and undos by their UUIDs; those that there are."""
+        marks = ", ".join("?::UUID" for _ in vote_ids)
+        rows = fetch(cursor, f"SELECT * FROM votes WHERE vote_id IN ({marks})", vote_ids)
+        found = {}
+        for row in rows:
+            row["vote_id"] = str(row["vote_id"])
+            row["undoes"] = None if row["undoes"] is None else str(row["undoes"])
+            found[row["vote_id"]] = decoded(row, VOTE_JSON)
+        return found
+
+    def add_votes(self, cursor: Any, rows: Sequence[Row]) -> None:
+        """Append rows whose UUIDs are new, all in one statement."""
+        columns = {name: None for row in rows for name in row}
+        whole = [dict.fromkeys(columns) | row for row in rows]
+        insert_many(
+            cursor,
+            "votes",
+            [row | {name: dumps(row.get(name)) for name in VOTE_JSON} for row in whole],
+        )
 
     def add_vote(self, cursor: Any, row: Row) -> bool:
         """Append one row; False where its UUID is there already."""
@@ -89,18 +144,6 @@ class VoteRows:
             [vote_id, annotator],
         )
         return cursor.fetchone() is not None
-
-    def done_counts(self, cursor: Any, annotator: str, day_start: datetime) -> tuple[int, int]:
-        """(votes since day_start, votes in all) of one annotator."""
-        cursor.execute(
-            """SELECT count(*) FILTER (v.created_at >= ?), count(*) FROM votes AS v
-            WHERE annotator = ? AND kind = 'vote' AND NOT simulated AND NOT EXISTS (
-                SELECT 1 FROM votes AS u WHERE u.annotator = v.annotator AND u.kind = 'undo'
-                AND u.undoes = v.vote_id)""",
-            [day_start, annotator],
-        )
-        today, total = cursor.fetchone()
-        return int(today), int(total)
 
     def votes_of(self, annotator: str, limit: int = 500) -> list[Row]:
         """One annotator's current votes, newest first, with the side shown on the left."""
@@ -118,7 +161,7 @@ class VoteRows:
         row = self.database.row(
             """WITH load AS (
                 SELECT pair_id, count(DISTINCT annotator) AS taken FROM assignments
-                WHERE state = 'done' GROUP BY pair_id)
+                WHERE state = 'done' AND repeat_of IS NULL GROUP BY pair_id)
             SELECT count(*) FILTER (coalesce(taken, 0) < ? AND NOT retired) AS open,
                 count(*) FILTER (coalesce(taken, 0) >= ?) AS done, count(*) AS total
             FROM pairs LEFT JOIN load USING (pair_id)""",
@@ -132,9 +175,9 @@ class VoteRows:
         row = self.database.row(
             """WITH load AS (
                 SELECT pair_id, count(DISTINCT annotator) AS taken FROM assignments
-                WHERE state IN ('open', 'done') GROUP BY pair_id)
+                WHERE state IN ('open', 'done') AND repeat_of IS NULL GROUP BY pair_id)
             SELECT count(*) AS free FROM pairs LEFT JOIN load USING (pair_id)
-            WHERE NOT retired AND coalesce(taken, 0) < ?""",
+            WHERE NOT retired AND pool <> 'gold' AND coalesce(taken, 0) < ?""",
             [votes_per_pair],
         )
         assert row is not None
@@ -149,7 +192,10 @@ class VoteRows:
         return row
 
     def compared(self, include_simulated: bool) -> list[Row]:
-        """Every current vote with the versions it compares: for leaderboards and win rates."""
+        """Every current vote with the versions it compares: for leaderboards and win rates.
+
+        Without hidden repeats and gold pairs, which ask about the listener and not the edits.
+        """
         return self.database.rows(
             """SELECT v.choice, v.strength, v.simulated, v.annotator, v.created_at, v.pair_id,
                 ea.policy AS policy_a, eb.policy AS policy_b, p.pool, p.song_id, a.b_first,
@@ -157,6 +203,43 @@ class VoteRows:
             FROM current_votes AS v JOIN pairs AS p USING (pair_id)
             JOIN edits AS ea ON ea.edit_id = p.edit_a JOIN edits AS eb ON eb.edit_id = p.edit_b
             LEFT JOIN assignments AS a USING (assignment_id)
-            WHERE NOT v.simulated OR ? ORDER BY v.seq""",
+            WHERE (NOT v.simulated OR ?) AND p.pool <> 'gold' AND NOT coalesce(v.repeat, false)
+            ORDER BY v.seq""",
             [include_simulated],
         )
+
+    # -- headphones -----------------------------------------------------------------------------
+
+    def add_headphone_check(self, row: Row) -> None:
+        values = row | {"details": dumps(row.get("details"))}
+        self.database.write(lambda cursor: insert(cursor, "headphone_checks", values, ignore=True))
+
+    def headphone_outcome(self, annotator: str) -> str | None:
+        """passed where it ever was, else the latest outcome (failed, skipped), else None."""
+        row = self.database.row(
+            "SELECT outcome FROM headphone_checks WHERE annotator = ?"
+            " ORDER BY outcome = 'passed' DESC, created_at DESC LIMIT 1",
+            [annotator],
+        )
+        return None if row is None else str(row["outcome"])
+
+    # -- what the page shows of a pair ----------------------------------------------------------
+
+    def shown_pair(self, pair_id: str) -> Row:
+        """Both edits and the original of a pair: numbers, and JSON text to send on as it is."""
+        row = self.database.row(
+            """SELECT p.edit_a, p.edit_b, p.regions_a, p.regions_b, p.original_peaks,
+                p.original_path, ea.audio_path AS path_a, eb.audio_path AS path_b,
+                p.original_edl -> '$.beats' AS beats_original,
+                p.original_edl -> '$.passage' AS passage,
+                (p.original_edl ->> '$.duration_s')::DOUBLE AS duration_original,
+                ea.edl -> '$.beats' AS beats_a, eb.edl -> '$.beats' AS beats_b,
+                ea.edl -> '$.segments' AS segments_a, eb.edl -> '$.segments' AS segments_b,
+                ea.duration_s AS duration_a, eb.duration_s AS duration_b,
+                ea.peaks AS peaks_a, eb.peaks AS peaks_b
+            FROM pairs AS p JOIN edits AS ea ON ea.edit_id = p.edit_a
+            JOIN edits AS eb ON eb.edit_id = p.edit_b WHERE p.pair_id = ?""",
+            [pair_id],
+        )
+        assert row is not None
+        return row

@@ -3,12 +3,16 @@
 A vote's UUID comes from the browser: the same UUID with the same content is acknowledged again,
 with other content it is refused. An undo may arrive before the vote that it undoes. The answer
 to a vote holds the next assignment, leased in the same transaction, so one commit serves both.
+
+Requests that wait at the same time are one batch: decided one after the other against `pool`, then
+written with one statement per table, then committed once.
 """
 
 from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,24 +20,26 @@ from typing import Any
 from uuid import UUID
 
 from feedback_app.database import Row, utc_now
-from feedback_app.errors import ConflictError, InvalidError, NotFoundError
+from feedback_app.errors import AppError, ConflictError, InvalidError, NotFoundError
+from feedback_app.pool import Pool
 from feedback_app.scheduling import (
-    Candidate,
-    choose,
+    hint_on,
     new_assignment,
-    removed_ranges,
-    required_seconds,
+    notes_on,
     to_edit_choice,
     to_side_choice,
+    unheard,
 )
 from feedback_app.settings import Settings
+from feedback_app.showing import Showing
 from feedback_app.store import Store
+from feedback_app.store_votes import midnight
 
 SIDE_CHOICES = ("left", "right", "tie", "both_bad", "skip")
 MAX_OPEN = 4
 MAX_COMMENT = 2000
 EXPIRY_CHECK_S = 5.0
-PAIRS_KEPT = 500
+SIDE_NAMES = {"left": "A", "right": "B"}
 
 
 @dataclass(frozen=True)
@@ -72,32 +78,64 @@ def check_uuid(text: str, name: str) -> str:
         raise InvalidError(f"{name} {text!r} is not a UUID") from error
 
 
+@dataclass(frozen=True)
+class Next:
+    """Asks for an assignment that is not among `exclude`."""
+
+    annotator: str
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Vote:
+    """Casts a vote, and asks for the next assignment."""
+
+    annotator: str
+    form: VoteForm
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def vote_id(self) -> str:
+        return check_uuid(self.form.vote_id, "vote_id")
+
+
+@dataclass(frozen=True)
+class Undo:
+    """Takes a vote back."""
+
+    annotator: str
+    vote_id: str
+    undoes: str
+
+
 class Annotation:
-    """The annotator's side of the store."""
+    """The annotator's side of the store. Answers are rows; `showing` makes payloads of them."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
         self.settings = settings
-        self.rng = random.Random()
-        self._expired_at = float("-inf")
-        self._pairs: dict[str, tuple[Row, dict[str, Row]]] = {}
+        self.showing = Showing(store)
+        self._desk = Desk(store, settings)
 
     def next(self, annotator: str, exclude: tuple[str, ...] = ()) -> Future[Row | None]:
         """Lease (or find again) an assignment; None where nothing is left for this annotator."""
-        return self.store.database.submit(lambda cursor: self._next(cursor, annotator, exclude))
+        return self._submit(Next(annotator, exclude))
 
     def vote(self, annotator: str, form: VoteForm, exclude: tuple[str, ...] = ()) -> Future[Row]:
-        """Store a vote; the result is what the browser is told once it is committed."""
-        return self.store.database.submit(
-            lambda cursor: self._vote(cursor, annotator, form, exclude)
-        )
+        """Store a vote; done once it is committed: {assignment, next, progress, hint}."""
+        return self._submit(Vote(annotator, form, exclude))
 
     def undo(self, annotator: str, vote_id: str, undoes: str) -> Future[Row]:
-        """Take a vote back; its assignment is open again."""
-        check_uuid(vote_id, "vote_id"), check_uuid(undoes, "undoes")
-        return self.store.database.submit(
-            lambda cursor: self._undo(cursor, annotator, vote_id, undoes)
-        )
+        """Take a vote back; its assignment is open again: {assignment, progress}."""
+        vote_id, undoes = check_uuid(vote_id, "vote_id"), check_uuid(undoes, "undoes")
+        return self._submit(Undo(annotator, vote_id, undoes))
+
+    def _submit(self, request: Next | Vote | Undo) -> Future[Any]:
+        return self.store.database.submit_item(self._desk.work, request)
+
+    def forget(self) -> None:
+        """Read everything afresh: somebody wrote assignments past this class."""
+        self.store.database.write(lambda cursor: self._desk.forget())
 
     def my_votes(self, annotator: str) -> list[Row]:
         """The annotator's own current votes, in terms of the sides as they were shown."""
@@ -110,171 +148,219 @@ class Annotation:
             )
         return out
 
-    def _lease(self) -> timedelta:
-        return timedelta(minutes=self.settings.lease_minutes)
 
-    def _next(
-        self,
-        cursor: Any,
-        annotator: str,
-        exclude: tuple[str, ...],
-        progress: Row | None = None,
-    ) -> Row | None:
-        now = utc_now()
+class Desk:
+    """Works through batches of requests on the writer thread."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.store = store
+        self.settings = settings
+        self.rng = random.Random()
+        self.pool = Pool(store, settings, self.rng)
+        self._lease = timedelta(minutes=settings.lease_minutes)
+        self.forget()
+
+    def forget(self) -> None:
+        """Read everything afresh with the next batch."""
+        self.pool.forget()
+        self._expired_at = float("-inf")
+
+    def work(self, cursor: Any, requests: Sequence[Next | Vote | Undo]) -> list[Any]:
+        """Decide a batch and write it; an AppError among the outcomes refuses that request."""
+        self.pool.refresh(cursor)
+        self.now = utc_now()
         if time.monotonic() - self._expired_at > EXPIRY_CHECK_S:
-            self.store.abandon_expired(cursor, now)
+            self.pool.expire(self.now)
             self._expired_at = time.monotonic()
-        held = self.store.open_assignments(cursor, annotator)
-        for row in held:
-            if row["assignment_id"] not in exclude:
-                self.store.set_assignment(cursor, row["assignment_id"], "open", now + self._lease())
-                return self._payload(cursor, row, progress)
-        if len(held) >= MAX_OPEN:
-            return None
-        found = self.store.candidates(cursor, annotator, self.settings.votes_per_pair)
-        chosen = choose([Candidate(**row) for row in found], self.rng)
-        if chosen is None:
-            return None
-        row = new_assignment(chosen.pair_id, annotator, now, self._lease(), self.rng)
-        self.store.add_assignment(cursor, row)
-        return self._payload(cursor, row, progress)
+        self._new: dict[str, Row] = {}
+        ids = [one.vote_id for one in requests if not isinstance(one, Next)]
+        ids += [one.undoes for one in requests if isinstance(one, Undo)]
+        self._known = self.store.votes_by_id(cursor, sorted(set(ids))) if ids else {}
+        outcomes = [self._one(cursor, request) for request in requests]
+        self.pool.flush(cursor)
+        if self._new:
+            self.store.add_votes(cursor, list(self._new.values()))
+        return outcomes
 
-    def _vote(self, cursor: Any, annotator: str, form: VoteForm, exclude: tuple[str, ...]) -> Row:
-        assignment = self.store.assignment(cursor, form.assignment_id)
+    def _one(self, cursor: Any, request: Next | Vote | Undo) -> Row | AppError | None:
+        try:
+            if isinstance(request, Next):
+                return self._next(request.annotator, request.exclude)
+            if isinstance(request, Vote):
+                return self._vote(cursor, request)
+            return self._undo(cursor, request)
+        except AppError as error:
+            return error
+
+    def _next(self, annotator: str, exclude: Sequence[str]) -> Row | None:
+        """An open assignment of the annotator's, or one that ran out, or a new one."""
+        person, until = self.pool.person(annotator), self.now + self._lease
+        for row in sorted(person.open.values(), key=_age):
+            if row["assignment_id"] not in exclude:
+                if row["leased_until"] - self.now < self._lease / 2:
+                    self.pool.set_state(row, "open", until)
+                return self._given(row)
+        if len(person.open) >= MAX_OPEN:
+            return None
+        for row in sorted(person.expired.values(), key=_age):
+            if row["assignment_id"] not in exclude and self.pool.may_reopen(row):
+                self.pool.set_state(row, "open", until)
+                return self._given(row)
+        plan = self.pool.plan(annotator)
+        if plan is None:
+            return None
+        row = new_assignment(plan, annotator, self.now, self._lease, self.rng)
+        self.pool.add(row)
+        return self._given(row)
+
+    def _given(self, row: Row) -> Row:
+        """A copy: what is given away is read on other threads."""
+        return row | {"progress": self._progress(row["annotator"])}
+
+    def _vote(self, cursor: Any, request: Vote) -> Row:
+        form, annotator = request.form, request.annotator
+        assignment = self.pool.row(cursor, form.assignment_id)
         if assignment is None or assignment["annotator"] != annotator:
             raise NotFoundError("this assignment does not exist or is not yours")
-        row = self._vote_row(annotator, form, assignment)
-        if self.store.add_vote(cursor, row):
-            if not self.store.is_undone(cursor, form.vote_id, annotator):
-                self.store.set_assignment(cursor, form.assignment_id, "done")
-        elif not _same_content(self.store.vote(cursor, form.vote_id), row):
+        known = self._find(request.vote_id)
+        hint = None
+        if known is None:
+            row = self._vote_row(request, assignment)
+            hint = self._cast(row, assignment, form)
+        elif not _same_content(known, self._content(request, assignment)):
             raise ConflictError("this vote_id was used for another vote already")
-        progress = self.progress(cursor, annotator)
         return {
-            "ok": True,
-            "reveal": self._reveal(cursor, assignment),
-            "next": self._next(cursor, annotator, (*exclude, form.assignment_id), progress),
-            "progress": progress,
+            "assignment": dict(assignment),
+            "next": self._next(annotator, (*request.exclude, form.assignment_id)),
+            "progress": self._progress(annotator),
+            "hint": hint,
         }
 
-    def _vote_row(self, annotator: str, form: VoteForm, assignment: Row) -> Row:
-        return {
-            "vote_id": check_uuid(form.vote_id, "vote_id"),
-            "assignment_id": form.assignment_id,
+    def _cast(self, row: Row, assignment: Row, form: VoteForm) -> str | None:
+        """Take a new vote in; returns what the page should hint at."""
+        annotator = row["annotator"]
+        person = self.pool.person(annotator)
+        person.recent.append((form.choice, "too_fast" in row["flags"]))
+        self._new[row["vote_id"]] = row
+        if (annotator, row["vote_id"]) in self.pool.early_undos:
+            self.pool.early_undos.discard((annotator, row["vote_id"]))
+            return None
+        self._count(annotator, 1, row["created_at"])
+        self.pool.set_state(assignment, "done")
+        if form.choice == "skip":
+            person.heard.pop(assignment["pair_id"], None)
+        return hint_on(row["flags"], list(person.recent))
+
+    def _vote_row(self, request: Vote, assignment: Row) -> Row:
+        """The row of a vote. Raises InvalidError where too little was heard to judge."""
+        form = request.form
+        required = {side: assignment[f"required_{side}_s"] or 0.0 for side in SIDE_NAMES}
+        missing = {} if form.choice == "skip" else unheard(form.listened, required)
+        if missing:
+            words = " and ".join(
+                f"{seconds} s of {SIDE_NAMES[s]}" for s, seconds in missing.items()
+            )
+            raise InvalidError(f"before voting, hear {words} more where the two differ")
+        recent = list(self.pool.person(request.annotator).recent)
+        notes = notes_on(form.choice, form.response_ms, recent, self.settings.fast_vote_ms)
+        return self._content(request, assignment) | {
             "pair_id": assignment["pair_id"],
-            "annotator": annotator,
+            "undoes": None,
+            "listened": form.listened,
+            "response_ms": form.response_ms,
+            "client": {"version": form.client_version},
+            "flags": notes,
+            "repeat": assignment["repeat_of"] is not None,
+            "simulated": False,
+            "source": "app",
+            "created_at": self.now,
+        }
+
+    def _content(self, request: Vote, assignment: Row) -> Row:
+        """What makes two votes the same."""
+        form = request.form
+        return {
+            "vote_id": request.vote_id,
+            "assignment_id": form.assignment_id,
+            "annotator": request.annotator,
             "kind": "vote",
             "choice": to_edit_choice(form.choice, assignment["b_first"]),
             "strength": form.strength,
             "tags": list(form.tags),
             "comment": form.comment,
-            "listened": form.listened,
-            "response_ms": form.response_ms,
-            "client": {"version": form.client_version},
-            "simulated": False,
-            "source": "app",
-            "created_at": utc_now(),
         }
 
-    def _undo(self, cursor: Any, annotator: str, vote_id: str, undoes: str) -> Row:
-        vote_id, undoes = str(UUID(vote_id)), str(UUID(undoes))
-        known = self.store.vote(cursor, vote_id)
+    def _undo(self, cursor: Any, request: Undo) -> Row:
+        annotator, undoes = request.annotator, request.undoes
+        known, target = self._find(request.vote_id), self._find(undoes)
         if known is not None and (
             known["kind"] != "undo" or known["undoes"] != undoes or known["annotator"] != annotator
         ):
             raise ConflictError("this vote_id was used for something else already")
-        target = self.store.vote(cursor, undoes)
         if target is not None and (target["annotator"] != annotator or target["kind"] != "vote"):
             raise NotFoundError("there is no such vote of yours")
-        if known is None:
-            self.store.add_vote(cursor, self._undo_row(annotator, vote_id, undoes, target))
-            if target is not None and target["assignment_id"] is not None:
-                until = utc_now() + self._lease()
-                self.store.set_assignment(cursor, target["assignment_id"], "open", until)
-        reopened = None
+        assignment = None
         if target is not None and target["assignment_id"] is not None:
-            row = self.store.assignment(cursor, target["assignment_id"])
-            reopened = None if row is None else self._payload(cursor, row)
-        return {"ok": True, "assignment": reopened, "progress": self.progress(cursor, annotator)}
+            assignment = self.pool.row(cursor, target["assignment_id"])
+        if known is None:
+            again = self._is_undone(cursor, annotator, undoes)
+            self._new[request.vote_id] = self._undo_row(request, target)
+            if target is None:
+                self.pool.early_undos.add((annotator, undoes))
+            elif not again:
+                self._count(annotator, -1, target["created_at"])
+                if assignment is not None:
+                    self.pool.set_state(assignment, "open", self.now + self._lease)
+        given = None if assignment is None else self._given(assignment)
+        return {"assignment": given, "progress": self._progress(annotator)}
 
-    def _undo_row(self, annotator: str, vote_id: str, undoes: str, target: Row | None) -> Row:
+    def _undo_row(self, request: Undo, target: Row | None) -> Row:
         return {
-            "vote_id": vote_id,
+            "vote_id": request.vote_id,
             "assignment_id": None if target is None else target["assignment_id"],
             "pair_id": None if target is None else target["pair_id"],
-            "annotator": annotator,
+            "annotator": request.annotator,
             "kind": "undo",
-            "undoes": undoes,
+            "undoes": request.undoes,
+            "repeat": False,
             "simulated": False,
             "source": "app",
-            "created_at": utc_now(),
+            "created_at": self.now,
         }
 
-    def progress(self, cursor: Any, annotator: str) -> Row:
+    def _find(self, vote_id: str) -> Row | None:
+        return self._new.get(vote_id) or self._known.get(vote_id)
+
+    def _is_undone(self, cursor: Any, annotator: str, vote_id: str) -> bool:
+        fresh = any(
+            row["undoes"] == vote_id and row["annotator"] == annotator for row in self._new.values()
+        )
+        return fresh or self.store.is_undone(cursor, vote_id, annotator)
+
+    # -- progress ---------------------------------------------------------------------------------
+
+    def _count(self, annotator: str, by: int, created_at: Any) -> None:
+        self._progress(annotator)  # turns the day
+        person = self.pool.person(annotator)
+        person.total += by
+        if person.day is not None and created_at >= person.day:
+            person.today += by
+
+    def _progress(self, annotator: str) -> Row:
         """{done_today, done_total, goal}; a day starts at midnight UTC."""
-        start = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
-        today, total = self.store.done_counts(cursor, annotator, start)
-        return {"done_today": today, "done_total": total, "goal": self.settings.goal}
-
-    def _pair(self, cursor: Any, pair_id: str) -> tuple[Row, dict[str, Row]]:
-        """A pair with its edits; they never change, so the last ones are kept."""
-        if pair_id not in self._pairs:
-            if len(self._pairs) >= PAIRS_KEPT:
-                self._pairs.pop(next(iter(self._pairs)))
-            self._pairs[pair_id] = self.store.pair_with_edits(cursor, pair_id)
-        return self._pairs[pair_id]
-
-    def _payload(self, cursor: Any, row: Row, progress: Row | None = None) -> Row:
-        """What the browser needs to play a pair, and nothing that tells which side is which."""
-        pair, edits = self._pair(cursor, row["pair_id"])
-        order = ("b", "a") if row["b_first"] else ("a", "b")
-        sides: Row = {}
-        for side, name in zip(("left", "right"), order, strict=True):
-            edit, regions = edits[name], pair[f"regions_{name}"]
-            sides[side] = {
-                "media": f"/media/{row[f'media_{side}']}",
-                "duration_s": edit["duration_s"],
-                "beats": edit["edl"]["beats"],
-                "peaks": edit["peaks"],
-                "regions": regions,
-            }
-        original = {
-            "media": f"/media/{row['media_original']}",
-            "duration_s": pair["original_edl"]["duration_s"],
-            "beats": pair["original_edl"]["beats"],
-            "peaks": pair["original_peaks"],
-        }
-        share, cap = self.settings.required_region_share, self.settings.required_cap_s
+        person, day = self.pool.person(annotator), midnight(self.now)
+        if person.day != day:
+            person.day, person.today = day, 0
         return {
-            "assignment_id": row["assignment_id"],
-            **sides,
-            "original": original,
-            "first_side": row["first_side"],
-            "required_s": {
-                side: required_seconds(sides[side]["regions"], share, cap) for side in sides
-            },
-            "progress": progress or self.progress(cursor, row["annotator"]),
-        }
-
-    def _reveal(self, cursor: Any, row: Row) -> Row:
-        """What was done on each side; told only after the vote."""
-        pair, edits = self._pair(cursor, row["pair_id"])
-        passage, original = pair["original_edl"]["passage"], pair["original_edl"]["beats"]
-        times = [passage["start_s"] + beat[1] for beat in original] + [passage["end_s"]]
-        order = ("b", "a") if row["b_first"] else ("a", "b")
-        return {
-            side: {
-                "segments": edits[name]["edl"]["segments"],
-                "removed": removed_ranges(
-                    edits[name]["edl"]["beats"], passage["start_beat"], times
-                ),
-            }
-            for side, name in zip(("left", "right"), order, strict=True)
+            "done_today": person.today,
+            "done_total": person.total,
+            "goal": self.settings.goal,
         }
 
 
-def _same_content(known: Row | None, row: Row) -> bool:
-    if known is None:
-        return False
-    names = ("assignment_id", "annotator", "kind", "choice", "strength", "tags", "comment")
-    return all(known[name] == row[name] for name in names)
+def _age(row: Row) -> tuple[Any, str]:
+    return row["created_at"], row["assignment_id"]
+
+
+def _same_content(known: Row, content: Row) -> bool:
+    return all(known[name] == content[name] for name in content if name != "vote_id")

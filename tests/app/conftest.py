@@ -18,6 +18,11 @@ from rlhf_core.types import BeatGrid, Passage
 
 PASSWORD = "a good password"
 BEATS = 32
+# What tests that are about something else want: every pair once, votes without listening first.
+PLAIN = {
+    "votes_per_pair": 1, "auto_generate": False, "required_region_share": 0.0, "repeat_rate": 0.0,
+    "gold_rate": 0.0,
+}  # fmt: skip
 
 
 def grid() -> BeatGrid:
@@ -110,7 +115,7 @@ def client_of(services: Services, name: str | None = None) -> TestClient:
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
     """A fresh workspace with three accounts: ann, bob (annotators) and res (researcher)."""
-    opened = open_services(tmp_path / "workspace", votes_per_pair=1, auto_generate=False)
+    opened = open_services(tmp_path / "workspace", **PLAIN)
     for name, role in (("ann", "annotator"), ("bob", "annotator"), ("res", "researcher")):
         opened.operations.add_user(name, role, PASSWORD)
     yield opened

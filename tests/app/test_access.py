@@ -32,6 +32,8 @@ RULES = {
     ("POST", "/api/vote"): (401, 200, 404, 404),
     ("POST", "/api/undo"): (401, 200, 200, 200),
     ("GET", "/api/my-votes"): (401, 200, 200, 200),
+    ("GET", "/api/headphones"): (401, 200, 200, 200),
+    ("POST", "/api/headphones"): (401, 200, 200, 200),
     ("GET", "/media/{media}"): (401, 200, 404, 200),
     ("GET", "/research/media/{edit_id}"): (401, 403, 403, 200),
     ("GET", "/research/original/{pair_id}"): (401, 403, 403, 200),
@@ -66,7 +68,7 @@ def test_the_matrix(services: Services) -> None:
             client.follow_redirects = False
             for key, value in fill.items():
                 path = path.replace(key, value)
-            undo = {"vote_id": str(uuid4()), "undoes": str(uuid4())}
+            undo = {name: str(uuid4()) for name in ("vote_id", "undoes", "check_id")}
             body = vote if path == "/api/vote" else undo
             answer = client.request(method, path, json=body if method == "POST" else None)
             assert answer.status_code == status, (method, path, name, answer.text)

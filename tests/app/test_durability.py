@@ -33,6 +33,7 @@ from feedback_app.services import Services, open_services
 ENVIRONMENT = dict(os.environ) | {
     "FEEDBACK_APP_AUTO_PREPARE": "false",
     "FEEDBACK_APP_AUTO_GENERATE": "false",
+    "FEEDBACK_APP_REQUIRED_REGION_SHARE": "0",
 }
 
 

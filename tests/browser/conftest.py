@@ -195,6 +195,9 @@ class Server:
             "auto_generate": "false",
             "required_cap_s": REQUIRED_S,
             "votes_per_pair": VOTES_PER_PAIR,
+            "headphone_check": "false",
+            "repeat_rate": 0,
+            "gold_rate": 0,
         } | self.settings
         chosen = {f"FEEDBACK_APP_{name.upper()}": str(value) for name, value in settings.items()}
         environment = os.environ | chosen

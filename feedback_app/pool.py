@@ -1,0 +1,325 @@
+"""What is to be voted on and by whom, kept in memory beside the database.
+
+Only the writer thread touches it, inside its transactions, so two annotators can never be given
+the same place of a pair. It is read from the database once, follows every assignment and vote
+from then on, and is read again where something else wrote pairs or votes (an ingested run, an
+import) or a transaction was rolled back.
+
+Which pair comes next: pairs that others have begun come first (a pair half-voted is worth little),
+then the newest batch (made by the newest policy), and within a batch chance decides, so that the
+shares of pools in which the batch was made (by information gain, at random, across versions, from
+a broad range of presets) are kept. Now and then, at set rates, it is a hidden repeat with the sides
+swapped or a gold pair instead; those need no place and take none.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from feedback_app.database import Row
+from feedback_app.scheduling import LOOK_BACK, Plan, required_seconds
+from feedback_app.settings import Settings
+from feedback_app.store import Store
+
+ROWS_KEPT = 2000
+DRAWS = 12  # at random, before all pairs of a batch are looked at
+
+
+class Bag:
+    """A set that one can draw from at random."""
+
+    def __init__(self) -> None:
+        self._items: list[str] = []
+        self._places: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def add(self, item: str) -> None:
+        if item not in self._places:
+            self._places[item] = len(self._items)
+            self._items.append(item)
+
+    def discard(self, item: str) -> None:
+        place = self._places.pop(item, None)
+        if place is None:
+            return
+        last = self._items.pop()
+        if last != item:
+            self._items[place] = last
+            self._places[last] = place
+
+    def draw(self, rng: random.Random) -> str:
+        return rng.choice(self._items)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A pair that may be given. required: seconds to be heard of edit a and edit b."""
+
+    pair_id: str
+    batch: str
+    gold: bool
+    required: tuple[float, float]
+
+
+@dataclass
+class Person:
+    """One annotator's assignments, and figures of the votes."""
+
+    open: dict[str, Row] = field(default_factory=dict)
+    expired: dict[str, Row] = field(default_factory=dict)
+    heard: dict[str, Row] = field(default_factory=dict)  # pair_id -> assignment voted on, in order
+    repeated: set[str] = field(default_factory=set)  # pair_ids
+    day: datetime | None = None
+    today: int = 0
+    total: int = 0
+    recent: deque[tuple[str, bool]] = field(default_factory=lambda: deque(maxlen=2 * LOOK_BACK))
+
+
+class Pool:
+    """Pairs with their places, and people. `changed` and `added` are what is to be written."""
+
+    def __init__(self, store: Store, settings: Settings, rng: random.Random) -> None:
+        self.store = store
+        self.settings = settings
+        self.rng = rng
+        self.added: dict[str, Row] = {}
+        self.changed: dict[str, Row] = {}
+        store.database.on_rollback.append(self.forget)
+        self.forget()
+
+    def forget(self) -> None:
+        """Read everything afresh when it is next needed."""
+        self._fingerprint: tuple[Any, ...] | None = None
+        self._foreign = -1
+        self.added.clear()
+        self.changed.clear()
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def refresh(self, cursor: Any) -> None:
+        """Catch up with what others wrote since the last call."""
+        foreign = self.store.database.foreign
+        if foreign == self._foreign:
+            return
+        found = self.store.pool_fingerprint(cursor)
+        known = self._fingerprint
+        if known is None or found[2:] != known[2:]:
+            self._read_assignments(cursor)
+            self._read_pairs(cursor)
+        elif found[:2] != known[:2]:
+            self._read_pairs(cursor)
+        self._fingerprint, self._foreign = found, foreign
+
+    def _read_assignments(self, cursor: Any) -> None:
+        self.people: dict[str, Person] = {}
+        self.taken: dict[str, set[str]] = {}
+        self.rows: dict[str, Row] = {}
+        self.early_undos = self.store.early_undos(cursor)
+        skipped = self.store.skipped(cursor)
+        for row in self.store.done_assignments(cursor):
+            person = self.person(row["annotator"])
+            if row["repeat_of"] is not None:
+                person.repeated.add(row["pair_id"])
+                continue
+            self.taken.setdefault(row["pair_id"], set()).add(row["annotator"])
+            if row["assignment_id"] not in skipped:
+                person.heard[row["pair_id"]] = row
+        for row in self.store.pending_assignments(cursor):
+            person = self.person(row["annotator"])
+            kind = person.open if row["state"] == "open" else person.expired
+            kind[row["assignment_id"]] = self.rows[row["assignment_id"]] = row
+            if row["repeat_of"] is not None:
+                person.repeated.add(row["pair_id"])
+            elif row["state"] == "open":
+                self.taken.setdefault(row["pair_id"], set()).add(row["annotator"])
+        for name, day, today, total in self.store.vote_counts(cursor):
+            person = self.person(name)
+            person.day, person.today, person.total = day, today, total
+
+    def _read_pairs(self, cursor: Any) -> None:
+        self.pairs: dict[str, Entry] = {}
+        self.gold = Bag()
+        self.bags: dict[tuple[int, str], Bag] = {}
+        self.batches: dict[str, int] = {}  # in the order in which they were made
+        share, cap = self.settings.required_region_share, self.settings.required_cap_s
+        for row in self.store.pairs_to_give(cursor):
+            required = [
+                required_seconds(json.loads(row[name]), share, cap)
+                for name in ("regions_a", "regions_b")
+            ]
+            entry = Entry(
+                row["pair_id"], row["batch"], row["pool"] == "gold", (required[0], required[1])
+            )
+            self.batches[entry.batch] = len(self.pairs)
+            self.pairs[entry.pair_id] = entry
+            if entry.gold:
+                self.gold.add(entry.pair_id)
+            else:
+                self._shelve(entry.pair_id)
+
+    def person(self, name: str) -> Person:
+        return self.people.setdefault(name, Person())
+
+    def row(self, cursor: Any, assignment_id: str) -> Row | None:
+        """An assignment by its id."""
+        row = self.rows.get(assignment_id) or self.store.assignment(cursor, assignment_id)
+        if row is not None:
+            self._keep(row)
+        return row
+
+    def _keep(self, row: Row) -> None:
+        if len(self.rows) >= ROWS_KEPT:
+            for key in [key for key, old in self.rows.items() if old["state"] == "done"]:
+                if key not in self.changed and key not in self.added:
+                    del self.rows[key]
+        self.rows[row["assignment_id"]] = row
+
+    # -- giving -----------------------------------------------------------------------------------
+
+    def plan(self, annotator: str) -> Plan | None:
+        """The next pair for an annotator, or None where there is none."""
+        found = self._free_pair(annotator)
+        if found is None:
+            return None
+        dice = self.rng.random()
+        if dice < self.settings.gold_rate:
+            found = self._gold_pair(annotator) or found
+        elif dice < self.settings.gold_rate + self.settings.repeat_rate:
+            repeat = self._repeat(annotator)
+            if repeat is not None:
+                return repeat
+        return Plan(found, *self.pairs[found].required)
+
+    def _free_pair(self, annotator: str) -> str | None:
+        order = sorted(self.bags, key=lambda key: (-key[0], -self.batches[key[1]]))
+        for key in order:
+            bag = self.bags[key]
+            if key[0] == 0:
+                return bag.draw(self.rng)
+            for _ in range(DRAWS):
+                drawn = bag.draw(self.rng)
+                if annotator not in self.taken[drawn]:
+                    return drawn
+            left = [one for one in bag if annotator not in self.taken[one]]
+            if left:
+                return self.rng.choice(left)
+        return None
+
+    def _gold_pair(self, annotator: str) -> str | None:
+        left = [one for one in self.gold if annotator not in self.taken.get(one, ())]
+        return self.rng.choice(left) if left else None
+
+    def _repeat(self, annotator: str) -> Plan | None:
+        person = self.person(annotator)
+        old = list(person.heard.values())[: -self.settings.repeat_gap]
+        left = [
+            row
+            for row in old
+            if row["pair_id"] in self.pairs
+            and row["pair_id"] not in person.repeated
+            and not self.pairs[row["pair_id"]].gold
+        ]
+        if not left:
+            return None
+        first = self.rng.choice(left)
+        pair = first["pair_id"]
+        return Plan(pair, *self.pairs[pair].required, first["assignment_id"], not first["b_first"])
+
+    def may_reopen(self, row: Row) -> bool:
+        """Whether a pair that ran out can be given to the same person again."""
+        pair = row["pair_id"]
+        if row["repeat_of"] is not None or pair not in self.pairs:
+            return False
+        taken = self.taken.get(pair, set())
+        if row["annotator"] in taken:
+            return False
+        return self.pairs[pair].gold or len(taken) < self.settings.votes_per_pair
+
+    # -- following --------------------------------------------------------------------------------
+
+    def add(self, row: Row) -> None:
+        """Take in a new open assignment."""
+        assert self._fingerprint is not None
+        *rest, assignments, imported = self._fingerprint
+        self._fingerprint = (*rest, assignments + 1, imported)
+        self.added[row["assignment_id"]] = row
+        self._keep(row)
+        self._settle(row, "open")
+
+    def set_state(self, row: Row, state: str, leased_until: datetime | None = None) -> None:
+        """Open, done or abandoned: in memory now, in the database with `changed`."""
+        if leased_until is not None:
+            row["leased_until"] = leased_until
+        if row["assignment_id"] not in self.added:
+            self.changed[row["assignment_id"]] = row
+        self._keep(row)
+        self._settle(row, state)
+
+    def _settle(self, row: Row, state: str) -> None:
+        key, pair, person = row["assignment_id"], row["pair_id"], self.person(row["annotator"])
+        row["state"] = state
+        person.open.pop(key, None)
+        person.expired.pop(key, None)
+        if state == "open":
+            person.open[key] = row
+        elif state == "abandoned":
+            person.expired[key] = row
+        held = state != "abandoned"
+        if row["repeat_of"] is not None:
+            (person.repeated.add if held else person.repeated.discard)(pair)
+            return
+        if state == "done":
+            person.heard[pair] = row
+        elif person.heard.get(pair, row)["assignment_id"] == key:
+            person.heard.pop(pair, None)
+        self._unshelve(pair)
+        if held:
+            self.taken.setdefault(pair, set()).add(row["annotator"])
+        else:
+            self.taken.get(pair, set()).discard(row["annotator"])
+        self._shelve(pair)
+
+    def _shelf(self, pair: str) -> tuple[int, str]:
+        return len(self.taken.get(pair, ())), self.pairs[pair].batch
+
+    def _unshelve(self, pair: str) -> None:
+        if pair in self.pairs and (bag := self.bags.get(self._shelf(pair))) is not None:
+            bag.discard(pair)
+            if not len(bag):
+                del self.bags[self._shelf(pair)]
+
+    def _shelve(self, pair: str) -> None:
+        if pair not in self.pairs or self.pairs[pair].gold:
+            return
+        shelf = self._shelf(pair)
+        if shelf[0] < self.settings.votes_per_pair:
+            self.bags.setdefault(shelf, Bag()).add(pair)
+
+    def expire(self, now: datetime) -> None:
+        """Leases that ran out go back to the pool."""
+        held = [row for person in self.people.values() for row in person.open.values()]
+        for row in held:
+            if row["leased_until"] < now:
+                self.set_state(row, "abandoned")
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def flush(self, cursor: Any) -> None:
+        """Write what changed: one statement for what is new, one for what is not."""
+        if self.added:
+            self.store.add_assignments(cursor, list(self.added.values()))
+        if self.changed:
+            self.store.update_assignments(cursor, list(self.changed.values()))
+        self.added.clear()
+        self.changed.clear()
