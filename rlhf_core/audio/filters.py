@@ -76,13 +76,16 @@ def frame_count(samples: int, hop: int) -> int:
 def power_blocks(mono: FloatArray, n_fft: int, hop: int) -> Iterator[tuple[int, FloatArray]]:
     """(first frame, |STFT|^2 of the next frames as (frames, n_fft // 2 + 1)); frame t is centred on
     sample t * hop, zeros beyond the ends."""
-    count = frame_count(len(mono), hop)
-    padded = np.zeros(len(mono) + n_fft, dtype=np.float32)
-    padded[n_fft // 2 : n_fft // 2 + len(mono)] = mono
-    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop][:count]
+    count, half = frame_count(len(mono), hop), n_fft // 2
     window = hann(n_fft)
     for start in range(0, count, BLOCK):
-        spectrum = rfft(frames[start : start + BLOCK] * window, axis=1, overwrite_x=True)
+        # a padded copy of the stretch alone: a whole one would double the memory of a long song
+        first, size = start * hop - half, (min(BLOCK, count - start) - 1) * hop + n_fft
+        stretch = np.zeros(size, dtype=np.float32)
+        inside = mono[max(first, 0) : first + size]
+        stretch[max(-first, 0) : max(-first, 0) + len(inside)] = inside
+        frames = np.lib.stride_tricks.sliding_window_view(stretch, n_fft)[::hop]
+        spectrum = rfft(frames * window, axis=1, overwrite_x=True)
         flat = spectrum.view(np.float32)
         np.multiply(flat, flat, out=flat)
         yield start, flat[:, 0::2] + flat[:, 1::2]

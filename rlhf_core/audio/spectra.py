@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from scipy.fft import dct
 from scipy.signal import savgol_filter
 
@@ -132,27 +133,47 @@ class _Builder:
         return Frames(self.columns, self.mel, self.rate / HOP)
 
 
-def _windows(samples: int) -> tuple[DoubleArray, DoubleArray]:
-    """First and end sample of every centred window, within the file."""
-    centre = np.arange(frame_count(samples, HOP)) * HOP
-    return np.maximum(centre - N_FFT // 2, 0), np.minimum(centre + N_FFT // 2, samples)
+def _window_sums(per_hop: DoubleArray, count: int) -> DoubleArray:
+    """Sums over centred windows, of a quantity summed over each stretch of HOP samples: a window is
+    N_FFT / HOP whole stretches, those beyond the ends count nothing."""
+    width = N_FFT // HOP
+    total = np.zeros(count + width)
+    stop = min(len(per_hop), count + width // 2)
+    total[width // 2 : width // 2 + stop] = per_hop[:stop]
+    running = np.concatenate([[0.0], np.cumsum(total)])
+    return np.asarray(running[width : width + count] - running[:count])
+
+
+def _hops(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(stretches, HOP), the last one filled up with zeros."""
+    missing = -len(values) % HOP
+    whole = np.concatenate([values, np.zeros(missing, values.dtype)]) if missing else values
+    return np.asarray(whole).reshape(-1, HOP)
 
 
 def _frame_rms(mono: FloatArray) -> DoubleArray:
-    total = np.zeros(len(mono) + 1)
-    np.cumsum(np.square(mono, dtype=np.float64), out=total[1:])
-    first, end = _windows(len(mono))
-    return np.asarray(np.sqrt(np.maximum(total[end] - total[first], 0.0) / N_FFT))
+    hops = _hops(mono)
+    energy = np.concatenate(
+        [
+            np.square(hops[start : start + 1024], dtype=np.float64).sum(axis=1)
+            for start in range(0, len(hops), 1024)
+        ]
+    )
+    sums = _window_sums(energy, frame_count(len(mono), HOP))
+    return np.asarray(np.sqrt(np.maximum(sums, 0.0) / N_FFT))
 
 
 def _frame_crossings(mono: FloatArray) -> DoubleArray:
     """Sign changes inside each window per sample; values below 1e-10 count as positive zero."""
+    change = np.zeros(len(mono), dtype=np.bool_)
     negative = mono < -AMIN
-    total = np.zeros(len(mono) + 1, dtype=np.int64)
-    np.cumsum(negative[1:] != negative[:-1], out=total[2:])
-    first, end = _windows(len(mono))
-    # a change at sample i lies between i - 1 and i: the window's first sample has none inside
-    return np.asarray((total[end] - total[np.minimum(first + 1, len(mono))]) / N_FFT)
+    np.not_equal(negative[1:], negative[:-1], out=change[1:])
+    count = frame_count(len(mono), HOP)
+    sums = _window_sums(_hops(change).sum(axis=1, dtype=np.float64), count)
+    # a change at sample i lies between i - 1 and i: at the window's first sample it is outside
+    first = np.arange(count) * HOP - N_FFT // 2
+    outside = (first > 0) & change[np.clip(first, 0, len(mono) - 1)]
+    return np.asarray((sums - outside) / N_FFT)
 
 
 def analyse_frames(mono: FloatArray, rate: int) -> Frames:

@@ -181,18 +181,20 @@ def test_unknown_featuriser_is_refused() -> None:
         )
 
 
-def test_the_fast_path_needs_neither_librosa_nor_torch() -> None:
+def test_analysis_needs_neither_librosa_nor_numba_nor_torch(tmp_path: Path) -> None:
+    """The whole command, cache and all: what is slow to load is not loaded."""
     code = (
-        "import sys, numpy as np\n"
-        "from rlhf_core.audio.library import analyse\n"
-        "from rlhf_core.audio.io import Audio\n"
-        "from pathlib import Path\n"
-        "x = np.random.default_rng(0).standard_normal((88200, 1)).astype('f')\n"
-        "analyse(Audio(x, 22050, Path('x.wav')), 'x')\n"
-        "print([m for m in ('librosa', 'numba', 'torch') if m in sys.modules])\n"
+        "import sys, numpy as np, soundfile\n"
+        "from rlhf_core import precache_stems\n"
+        "x = np.random.default_rng(0).uniform(-1, 1, (88200, 2))\n"
+        "soundfile.write(sys.argv[1] + '/x.wav', x, 22050)\n"
+        "assert precache_stems.main([sys.argv[1], '--workers', '1']) == 0\n"
+        "print([m for m in ('librosa', 'numba', 'torch', 'demucs') if m in sys.modules])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert list((tmp_path / ".cache").glob("*.npz"))
 
 
 def test_real_songs_have_finite_features(real_songs: list[Path]) -> None:
