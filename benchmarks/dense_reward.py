@@ -75,7 +75,9 @@ def collect(
         heard.append(measured[:4])
         songs.append(place.audio.path.stem)
         own = discontinuities(place, actions)
-        joins += [(own[j], d) for j, d in zip(measured.joins.place, measured.joins.distance)]
+        joins += [
+            (own[j], d) for j, d in zip(measured.joins.place, measured.joins.distance, strict=True)
+        ]
     pairs = np.array(joins).T
     return np.array(beat_level, dtype=float), np.array(heard), songs, pairs
 
@@ -120,10 +122,10 @@ def swung(place: Listener) -> Listener:
 
 
 def clicks(mono: FloatArray) -> DoubleArray:
-    """Seconds at which the clicks sound, found by matched filter."""
+    """Seconds at which the clicks sound, faded ones too, found by matched filter."""
     match = np.abs(fftconvolve(mono.astype(np.float64), CLICK[::-1], mode="full"))
     match = match[len(CLICK) - 1 :] / float(CLICK @ CLICK)
-    places, _ = find_peaks(match, height=0.5, distance=round(0.12 * ANALYSIS_RATE))
+    places, _ = find_peaks(match, height=0.15, distance=round(0.12 * ANALYSIS_RATE))
     return np.asarray(places / ANALYSIS_RATE)
 
 

@@ -1,8 +1,20 @@
 """The dense reward: four plain qualities of an edit, from beat-level data alone.
 
 Each lies in 0..1, depends on the edit, and is 1 for an edit that keeps everything. The reward is
-their mean. The correlations below were measured on 350 random edits against the same quality
-computed on the rendered, re-analysed audio.
+their mean. Sources: a phrase is 8 beats (`PHRASE_BEATS`); join distances after
+Schödl et al., "Video textures" (2000): a jump is smooth where what follows resembles what would
+have followed.
+
+Measured by `python benchmarks/dense_reward.py [SONGS_FOLDER]`: 350 edits (half heuristic, half
+random), each quality measured again on the rendered audio by `rlhf_core.editing.rendered`.
+Pearson's r (Spearman's) over 4 real recordings and over 6 demo songs (synthetic):
+
+    energy flow          .93 (.88)   .96 (.93)
+    phrase completeness  .86 (.87)   .84 (.84)
+    transition quality   .89 (.82)   .82 (.80)   single joins .78 (.78)   .69 (.67)
+    tempo consistency    constant on these songs: an edit on the beat grid cannot change a steady
+                         tempo; on versions of them that swing by 35 %, beats marked by clicks,
+                         .97 (.96)   .98 (.98)
 """
 
 from __future__ import annotations
@@ -59,7 +71,8 @@ def tempo_consistency(batch: PassageBatch, order: OutputOrder) -> Tensor:
     """(B,) mean over 8-beat output windows of exp(-max(0, |change in BPM| - 5) / 10).
 
     The change is against the source played on from the window's first beat (from 8 beats before
-    the passage's end at the latest), so a song's own drift costs nothing. r = .89.
+    the passage's end at the latest), so a song's own drift costs nothing,
+    and a steady song earns 1 whatever the edit. Clicks found in renders of swung songs: r = .97.
     """
     durations = order.take(batch.durations)
     output = _window_bpm(durations)
@@ -74,8 +87,9 @@ def tempo_consistency(batch: PassageBatch, order: OutputOrder) -> Tensor:
 def energy_flow(batch: PassageBatch, order: OutputOrder) -> Tensor:
     """(B,) min(v, 1/v), v = variance of the output's RMS over beats / variance of the source's.
 
-    RMS is linear and includes the edit's gains. r = .96. A floor of 1 % of the mean level keeps
-    a passage of constant level from turning rounding into a verdict.
+    RMS is linear and includes the edit's gains. A floor of 1 % of the mean level keeps a passage
+    of constant level from turning rounding into a verdict. Variance of RMS over 0.4 s windows of
+    the render: r = .93 (demo songs .96).
     """
     rms = batch.features[..., _RMS]
     mean, variance = _moments(rms, batch.valid)
@@ -112,7 +126,8 @@ def phrase_completeness(batch: PassageBatch, order: OutputOrder) -> Tensor:
 
     Phrases are counted from the passage's start, and the last one may be shorter. A phrase is
     whole where one straight run plays it from its first beat to its last; a run may hold several
-    whole phrases and broken ones at its ends.
+    whole phrases and broken ones at its ends. Share of the render's time in which a source phrase
+    is found from start to end by its log-mel frames: r = .86 (demo songs .84).
     """
     first, last, _ = runs(order)
     phrase = order.source - order.source % PHRASE_BEATS
@@ -153,7 +168,8 @@ def transition_quality(batch: PassageBatch, order: OutputOrder) -> Tensor:
     """(B,) mean over joins of timing x continuity; 1 without joins.
 
     Timing: exp(-mismatch / .2) of the two beats' durations in median beats. Continuity:
-    max(0, 1 - discontinuity / 1.5), see `join_distances`.
+    max(0, 1 - discontinuity / 1.5), see `join_distances`. Mean log-mel distance of the second
+    after each rendered join from how the song would have gone on: r = .89 (demo songs .82).
     """
     joins = order.joins
     mismatch, distance = join_distances(batch, order)
