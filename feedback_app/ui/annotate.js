@@ -1,13 +1,13 @@
 // The sitting: pair after pair. Fetches and decodes ahead, takes votes and undos, keeps going when
 // the server or the network does not.
 
-import { Outbox } from "./outbox.js";
+import { Outbox, uuid } from "./outbox.js";
 import { SignedOut, Unplayable, Unreachable, getJson, nextAssignment, prepare } from "./pairs.js";
 import { voteText } from "./view.js";
 
 const CLIENT_VERSION = "annotate-1";
 const POLL = 4000; // ms between looks for new pairs, and between tries without a server
-const KEPT = 20; // votes of this sitting that can be undone
+const KEPT = 100; // votes of this sitting that can be undone
 const VOTED = "sitting/votes"; // sessionStorage: their ids, so that undo works after a reload
 
 export class Sitting {
@@ -26,6 +26,7 @@ export class Sitting {
     this.votes = JSON.parse(sessionStorage.getItem(VOTED) ?? "[]").map((id) => ({ id }));
     this.autoplay = false; // the listener has begun: from now on pairs start by themselves
     this.mayPlay = () => this.autoplay || transport.unlocked;
+    this.mayBegin = async () => {}; // resolves when pairs may be asked for
     this.outbox = new Outbox({
       onstored: (item, answer) => this.stored(item, answer),
       onrefused: (item, message) => this.refused(item, message),
@@ -38,6 +39,7 @@ export class Sitting {
     if (this.votes.length) this.view.last("Your last vote can still be undone.");
     while (!(await this.attempt(() => this.identify()))) await pause(POLL);
     void this.outbox.flush();
+    await this.mayBegin();
     await this.advance();
   }
 
@@ -137,18 +139,22 @@ export class Sitting {
   }
 
   fetchAhead() {
+    clearTimeout(this.later);
     if (this.ahead || this.waiting.length) return;
+    // Nothing to be had now, or no connection: said in words when the pair is really needed; tried
+    // again meanwhile, so that it is there by then.
+    const again = () => {
+      if (this.ahead === ahead) this.ahead = null;
+      this.later = setTimeout(() => this.current && this.fetchAhead(), POLL);
+    };
     const ahead = this.obtain();
     this.ahead = ahead;
     ahead.then(
       (pair) => {
-        if (!pair.empty) ahead.ready = pair;
-        else if (this.ahead === ahead) this.ahead = null;
+        if (pair.empty) again();
+        else ahead.ready = pair;
       },
-      () => {
-        // Said in words when the pair is really needed; forgotten here, to be tried anew then.
-        if (this.ahead === ahead) this.ahead = null;
-      },
+      again,
     );
   }
 
@@ -169,7 +175,7 @@ export class Sitting {
     }
     const decided = choice === "left" || choice === "right";
     const body = {
-      vote_id: crypto.randomUUID?.() ?? uuid(),
+      vote_id: uuid(),
       assignment_id: pair.assignment.assignment_id,
       choice,
       strength: decided ? this.strength : null,
@@ -200,9 +206,12 @@ export class Sitting {
     sessionStorage.setItem(VOTED, JSON.stringify(this.votes.map((vote) => vote.id)));
   }
 
-  async undo() {
+  /** Take back the last vote of the sitting, or the one with this id. */
+  async undo(id = null) {
     const { view } = this;
-    const vote = this.votes.pop();
+    const index = id === null ? this.votes.length - 1
+      : this.votes.findIndex((vote) => vote.id === id);
+    const [vote] = index < 0 ? [] : this.votes.splice(index, 1);
     if (!vote) {
       view.say("There is no vote to undo.");
       return;
@@ -210,7 +219,7 @@ export class Sitting {
     this.saveVotes();
     view.last(this.votes.length ? "Undone. One more can be undone." : null);
     view.say("Vote undone.");
-    const body = { vote_id: crypto.randomUUID?.() ?? uuid(), undoes: vote.id };
+    const body = { vote_id: uuid(), undoes: vote.id };
     void this.outbox.add("undo", body);
     if (!vote.pair) return; // voted before a reload: the answer brings the pair back
     this.restoring.add(vote.id);
@@ -237,12 +246,17 @@ export class Sitting {
   stored(item, answer) {
     const { view } = this;
     if (answer.progress) this.progress(answer.progress);
+    if (this.current) this.fetchAhead(); // the connection is there
     if (item.kind === "undo") {
       const known = this.restoring.delete(item.body.undoes);
       if (answer.assignment && !known) void this.reopen(answer.assignment);
       return;
     }
     const latest = this.votes[this.votes.length - 1];
+    if (answer.hint) {
+      view.notice(answer.hint);
+      setTimeout(() => view.notice(null, false, answer.hint), 12000);
+    }
     if (latest?.id !== item.id) return;
     view.last(`Saved: ${voteText(item.body)}.`);
     if (answer.reveal && latest.pair) {
@@ -283,13 +297,4 @@ function pause(milliseconds) {
 
 function capital(text) {
   return text[0].toUpperCase() + text.slice(1);
-}
-
-/** A version 4 UUID where the browser gives none (pages served by plain HTTP from another host). */
-function uuid() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
 }

@@ -1,6 +1,7 @@
 // Entry point of the annotation page: joins the parts and obeys keys, clicks and the clock.
 
 import { Sitting } from "./annotate.js";
+import { HeadphoneCheck } from "./headphones.js";
 import { actionOf, listKeys } from "./keys.js";
 import { getJson } from "./pairs.js";
 import { Tour } from "./tour.js";
@@ -21,25 +22,51 @@ export function mount(element, options) {
     transport.seek(seconds);
   });
   const sitting = new Sitting(view, transport);
-  const tour = new Tour(view.parts, () => {
+  const begin = () => {
+    if (tour.running || headphones.running) return;
     sitting.autoplay = true;
     if (sitting.current && !transport.playing) void transport.play();
+  };
+  const headphones = new HeadphoneCheck(view.parts, transport, begin);
+  const tour = new Tour(view.parts, () => {
+    if (headphones.state.wanted) headphones.open();
+    else begin();
   });
-  sitting.mayPlay = () => !tour.running && (sitting.autoplay || transport.unlocked);
+  sitting.mayPlay = () =>
+    !tour.running && !headphones.running && (sitting.autoplay || transport.unlocked);
+  sitting.mayBegin = () => checkHeadphones(headphones, tour, view);
   transport.onchange = () => view.transport(transport);
   view.tags(options.tags ?? []);
   listKeys(view.parts.keys);
   restoreVolume(transport, view);
 
-  const actions = actionsOf({ transport, view, sitting, tour });
+  const actions = actionsOf({ transport, view, sitting, tour, headphones });
   listen(root, actions);
   clock(root, { transport, view, sitting });
-  window.__player = stateOf(transport, sitting);
+  window.__player = stateOf(transport, sitting, headphones);
   if (tour.wanted) tour.open();
   void sitting.start();
 }
 
-function actionsOf({ transport, view, sitting, tour }) {
+/** Ask for the check where the server wants it; wait for it where it may not be skipped. */
+async function checkHeadphones(headphones, tour, view) {
+  try {
+    headphones.state = await getJson("/api/headphones");
+  } catch (error) {
+    view.say(`The headphone check is not there: ${error.message}`);
+    return; // the pairs themselves will say what is wrong, and go on trying
+  }
+  if (!headphones.state.wanted) return;
+  if (!tour.running) headphones.open();
+  if (headphones.state.may_skip) return;
+  view.phase("loading", "First the headphone check.");
+  const sheet = view.parts.headphones;
+  while (headphones.state.wanted) {
+    await new Promise((resolve) => sheet.addEventListener("close", resolve, { once: true }));
+  }
+}
+
+function actionsOf({ transport, view, sitting, tour, headphones }) {
   const beats = (event) => (event?.shiftKey ? 1 : 4);
   const nudgeVolume = (by) => {
     const next = Math.min(1, Math.max(0, transport.volume + by));
@@ -64,15 +91,20 @@ function actionsOf({ transport, view, sitting, tour }) {
       view.parts.notes.open = true;
       view.parts.comment.focus();
     },
-    undo: () => sitting.undo(),
+    undo: (_event, id = null) => sitting.undo(id),
+    answer: (number) => headphones.answer(number),
     help: () => view.parts.help.showModal(),
     tour: () => tour.open(),
     "tour-next": () => tour.next(),
     "tour-skip": () => view.parts.tour.close(),
     votes: async () => {
-      view.votes(await getJson("/api/my-votes"));
+      view.votes(await getJson("/api/my-votes"), sitting.votes.map((vote) => vote.id));
       view.parts.votes.showModal();
     },
+    headphones: () => headphones.open(),
+    "headphones-go": () => headphones.go(),
+    "headphones-again": () => headphones.play(),
+    "headphones-leave": () => headphones.leave(),
   };
   for (const side of ["left", "right", "original"]) {
     actions[`listen-${side}`] = () => {
@@ -106,7 +138,12 @@ function listen(root, actions) {
   root.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
-    const { do: does, listen: side, vote, strength, tag } = button.dataset;
+    const { do: does, listen: side, vote, strength, tag, undo, answer } = button.dataset;
+    if (undo) {
+      button.closest("dialog").close();
+      void actions.undo(event, undo);
+    }
+    if (answer) void actions.answer(Number(answer));
     if (tag !== undefined) {
       button.setAttribute("aria-pressed", button.getAttribute("aria-pressed") !== "true");
     }
@@ -123,8 +160,13 @@ function restoreVolume(transport, view) {
   const volume = kept >= 0 && kept <= 1 ? kept : 0.9;
   transport.setVolume(volume);
   view.parts.volume.value = volume;
-  view.parts.volume.addEventListener("input", (event) =>
-    saveVolume(transport, Number(event.target.value)));
+  const sliders = [view.parts.volume, view.parts["headphones-volume"]];
+  for (const slider of sliders) {
+    slider.addEventListener("input", (event) => {
+      for (const other of sliders) other.value = event.target.value;
+      saveVolume(transport, Number(event.target.value));
+    });
+  }
 }
 
 function saveVolume(transport, volume) {
@@ -155,7 +197,7 @@ function clock(root, { transport, view, sitting }) {
 }
 
 /** State to look at (and a seek), for tests and for the curious at the console. */
-function stateOf(transport, sitting) {
+function stateOf(transport, sitting, headphones) {
   return {
     get assignment() { return sitting.current?.assignment.assignment_id ?? null; },
     get side() { return transport.side; },
@@ -177,6 +219,7 @@ function stateOf(transport, sitting) {
       return listening ? { left: listening.missing("left"), right: listening.missing("right") } : null;
     },
     get prefetched() { return sitting.ahead?.ready?.assignment.assignment_id ?? null; },
+    get headphones() { return { truth: headphones.truth, ...headphones.state }; },
     get unsent() { return sitting.outbox.items().length; },
     get delivery() { return sitting.outbox.state; },
     get votes() { return sitting.votes.map((vote) => vote.id); },

@@ -16,8 +16,8 @@ from feedback_app.static import static_url
 
 FOLDER: Final = Path(__file__).parent
 MODULES: Final = (
-    "annotate", "keys", "listening", "map", "outbox", "pairs", "reveal", "tour", "transport",
-    "view", "waveform",
+    "annotate", "headphones", "keys", "listening", "map", "outbox", "pairs", "reveal", "tour",
+    "transport", "view", "waveform",
 )  # fmt: skip
 ON_LOAD: Final = """
 import("%s").then(

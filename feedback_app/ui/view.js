@@ -44,9 +44,10 @@ export class View {
     this.speaker.textContent = text;
   }
 
-  /** A line across the page; null takes it away. */
-  notice(text, signIn = false) {
+  /** A line across the page; null takes it away (`only`: if it still says this). */
+  notice(text, signIn = false, only = null) {
     const { parts } = this;
+    if (only !== null && parts["notice-text"].textContent !== only) return;
     parts.notice.hidden = text === null;
     parts["notice-text"].textContent = text ?? "";
     parts["notice-link"].hidden = !signIn;
@@ -168,13 +169,24 @@ export class View {
       { left: parts["reveal-left"], right: parts["reveal-right"] }, parts.legend);
   }
 
-  votes(rows) {
+  /** One's own votes; those with an id among `undoable` can be taken back here. */
+  votes(rows, undoable = []) {
     this.parts["votes-list"].replaceChildren(...rows.map((row) => {
       const item = document.createElement("li"), when = document.createElement("time");
       when.dateTime = row.created_at;
       when.textContent = new Date(row.created_at).toLocaleString([], {
         weekday: "short", hour: "2-digit", minute: "2-digit" });
-      item.append(when, ` ${voteText(row)}`);
+      const words = document.createElement("span");
+      words.textContent = voteText(row);
+      item.append(when, words);
+      if (undoable.includes(row.vote_id)) {
+        const undo = document.createElement("button");
+        undo.type = "button";
+        undo.dataset.undo = row.vote_id;
+        undo.textContent = "Undo";
+        undo.setAttribute("aria-label", `Undo: ${voteText(row)}, ${when.textContent}`);
+        item.append(undo);
+      }
       return item;
     }));
     if (!rows.length) this.parts["votes-list"].append("No votes yet.");

@@ -32,7 +32,7 @@ ARGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run", "--disable-quic",
 ]  # fmt: skip
-LISTENERS = [f"listener{number}" for number in range(1, 16)]
+LISTENERS = [f"listener{number}" for number in range(1, 36)]
 VOTES_PER_PAIR = 40  # so that every listener is given every pair
 REQUIRED_S = 1.2  # to be heard on each side before voting opens
 RATE = 16000
