@@ -5,6 +5,11 @@ what follows a join sounds like what would have followed (`PassageBatch.context_
 first policy imitates it, and one side of many pairs comes from it, so the presets are broad on
 purpose: votes between edits that are too alike teach nothing about how tight an edit should be.
 
+On rendered audio its joins lie .76 times as far from how the song would have gone on as those of
+random edits on demo songs, .82 times on real recordings; median keep ratios of the presets run
+from .4 to 1, repeated output from 0 to .28, joins from 1 to 14 per 64 beats (all by
+`python benchmarks/heuristic.py [SONGS_FOLDER]`).
+
 Amounts are per 64 beats. Every result is legal as it is.
 """
 
@@ -47,7 +52,7 @@ class HeuristicPreset:
     level_bars: tuple[int, int] = (0, 0)
     fade_in: float = 0.1
     fade_out: float = 0.2
-    choosiness: float = 20.0
+    choosiness: float = 16.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep[0] <= self.keep[1] <= 1:
