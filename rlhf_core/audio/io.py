@@ -215,11 +215,11 @@ def to_analysis(audio: Audio) -> FloatArray:
     if audio.sample_rate == ANALYSIS_RATE:
         return _mono(samples)
     stream = soxr.ResampleStream(audio.sample_rate, ANALYSIS_RATE, 1, quality="HQ")
-    starts = range(0, len(samples), BLOCK_FRAMES)
-    parts = [
-        stream.resample_chunk(
-            _mono(samples[start : start + BLOCK_FRAMES]), last=start == starts[-1]
-        )
-        for start in starts
-    ]
-    return np.concatenate(parts, dtype=np.float32)
+    out = np.empty(len(samples) * ANALYSIS_RATE // audio.sample_rate + BLOCK_FRAMES, np.float32)
+    filled, starts = 0, range(0, len(samples), BLOCK_FRAMES)
+    for start in starts:
+        block = _mono(samples[start : start + BLOCK_FRAMES])
+        part = stream.resample_chunk(block, last=start == starts[-1])
+        out[filled : filled + len(part)] = part
+        filled += len(part)
+    return out[:filled]

@@ -91,11 +91,12 @@ def peaks(samples: FloatArray, points: int = WAVEFORM_POINTS) -> FloatArray:
     """(points,) largest magnitude of each stretch of (frames, channels), for drawing."""
     if not len(samples):
         return np.zeros(points, dtype=np.float32)
-    loud = np.maximum(samples.max(axis=1), -samples.min(axis=1))
-    starts = np.arange(points) * len(loud) // points
-    if len(loud) < points:
-        return np.asarray(np.minimum(loud[starts], 1.0), dtype=np.float32)
-    return np.asarray(np.minimum(np.maximum.reduceat(loud, starts), 1.0), dtype=np.float32)
+    starts = np.arange(points) * len(samples) // points
+    ends = np.maximum(np.append(starts[1:], len(samples)), starts + 1)
+    # stretch by stretch: an hour's worth of temporary arrays would weigh more than the samples
+    parts = [samples[start:end] for start, end in zip(starts, ends, strict=True)]
+    loud = [max(float(part.max()), -float(part.min())) for part in parts]
+    return np.minimum(np.array(loud, dtype=np.float32), np.float32(1.0))
 
 
 def apply_corrections(
@@ -127,17 +128,30 @@ def analyse(
     stem_source: str = "proxies",
 ) -> AudioState:
     """Beats and features of decoded audio. stem_source: one of STEM_SOURCES."""
-    mono, separated, source = to_analysis(audio), None, stems.SOURCE
+    whole = audio if stem_source == "demucs" else None
+    return _state(to_analysis(audio), audio.path, song_id, operations, featuriser, whole)
+
+
+def _state(
+    mono: FloatArray,
+    path: Path,
+    song_id: str,
+    operations: tuple[str, ...],
+    featuriser: str,
+    whole: Audio | None,
+) -> AudioState:
+    """`analyse` from the mono mix; `whole` only where stems are separated from it by Demucs."""
+    separated, source = None, stems.SOURCE
     try:
         grid = apply_corrections(track_beats(mono, ANALYSIS_RATE), operations, mono)
-        if stem_source == "demucs":
+        if whole is not None:
             # brings torch, so only where it was asked for
             from rlhf_core.audio import demucs_stems
 
-            separated, source = demucs_stems.beat_stems(audio, grid), demucs_stems.SOURCE
+            separated, source = demucs_stems.beat_stems(whole, grid), demucs_stems.SOURCE
         features = beat_features(mono, ANALYSIS_RATE, grid, separated, featuriser)
     except AudioError as error:
-        raise AudioError(f"{audio.path}: {error}") from error
+        raise AudioError(f"{path}: {error}") from error
     return AudioState(song_id, grid, features, featuriser, source)
 
 
@@ -266,19 +280,14 @@ def load_song(
 def _analysed(path: Path, song_id: str, split: str, wanted: dict[str, Any]) -> Song:
     """Decode and analyse a song as `wanted` says."""
     audio = read_audio(path)
-    operations = tuple(wanted["corrections"])
-    state = analyse(audio, song_id, operations, wanted["featuriser"], wanted["stems"])
     loudness = integrated_loudness(audio.samples, audio.sample_rate)
-    return Song(
-        path,
-        state,
-        audio.sample_rate,
-        audio.duration_s,
-        audio.channels,
-        split,
-        loudness if np.isfinite(loudness) else None,
-        peaks(audio.samples),
-    )
+    figures = (audio.sample_rate, audio.duration_s, audio.channels, split)
+    loud, drawn = loudness if np.isfinite(loudness) else None, peaks(audio.samples)
+    mono, whole = to_analysis(audio), audio if wanted["stems"] == "demucs" else None
+    del audio  # an hour of it is over a gigabyte, and the mix is all that the rest needs
+    operations = tuple(wanted["corrections"])
+    state = _state(mono, path, song_id, operations, wanted["featuriser"], whole)
+    return Song(path, state, *figures, loud, drawn)
 
 
 def default_cache_dir(data_dir: Path) -> Path:

@@ -42,13 +42,13 @@ def song_file(demo: Callable[[int], DemoSong], tmp_path_factory: pytest.TempPath
 def analyses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were really analysed."""
     seen: list[str] = []
-    original = library.analyse
+    original = library.read_audio
 
-    def counted(audio: Audio, *args: object) -> object:
-        seen.append(audio.path.name)
-        return original(audio, *args)  # type: ignore[arg-type]
+    def counted(path: Path) -> Audio:
+        seen.append(path.name)
+        return original(path)
 
-    monkeypatch.setattr(library, "analyse", counted)
+    monkeypatch.setattr(library, "read_audio", counted)
     return seen
 
 
@@ -267,13 +267,13 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from rlhf_core.audio import library
-original = library.analyse
-def noted(audio, *rest):
+original = library.read_audio
+def noted(path):
     with open(sys.argv[2], "a") as file:
-        file.write(audio.path.name + "\\n")
+        file.write(path.name + "\\n")
     time.sleep(0.2)
-    return original(audio, *rest)
-library.analyse = noted
+    return original(path)
+library.read_audio = noted
 print("ready", flush=True)
 sys.stdin.readline()
 for song in library.load_library(Path(sys.argv[1])):
