@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as functional
@@ -73,6 +73,16 @@ class _Block(nn.Module):
         return x + down
 
 
+class Heard(NamedTuple):
+    """Beats of P encoded passages as `Agent.decide` looks them up: row p * T + t is beat t of p.
+
+    here, follow: (P * T, D + hidden), the encoded beat and what the first layer makes of it.
+    """
+
+    here: Tensor
+    follow: Tensor
+
+
 class Agent(nn.Module):
     """See the module's first lines. `decide` gives logits without the mask applied."""
 
@@ -127,23 +137,48 @@ class Agent(nn.Module):
         encoded: Tensor = self.norm(x) * live
         return encoded
 
-    def decide(self, encoded: Tensor, follow: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (..., 10) before masking, and the value (...) of the edit so far.
+    def hear(self, encoded: Tensor) -> Heard:
+        """Prepare encoded passages (P, T, D) for decisions: the first layer's share of each beat.
 
-        encoded, follow: (..., D) this beat, and the beat that would have followed the last kept.
-        history: (..., HISTORY).
+        The first layer is linear, so its products with beats are worth computing once a passage
+        instead of once a decision; every edit of the passage looks them up.
         """
-        x = torch.cat([encoded, follow, (encoded - follow).abs(), history], dim=-1)
-        x = functional.gelu(self.second(functional.gelu(self.first(x))))
+        flat, width = encoded.flatten(0, 1), self.config.width
+        weight, bias = self.first.weight, self.first.bias
+        here = functional.linear(flat, weight[:, :width], bias)
+        follow = functional.linear(flat, weight[:, width : 2 * width])
+        return Heard(torch.cat([flat, here], dim=1), torch.cat([flat, follow], dim=1))
+
+    def decide(
+        self, heard: Heard, here: Tensor, follow: Tensor, history: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (N, 10) before masking, and the value (N,) of the edit so far.
+
+        here, follow: (N,) long, rows of `heard`: this beat, and the beat that would have followed
+        the last one kept. history: (N, HISTORY).
+        """
+        sizes = [self.config.width, self.config.hidden]
+        beat, first = torch.split(functional.embedding(here, heard.here), sizes, dim=1)
+        after, second = torch.split(functional.embedding(follow, heard.follow), sizes, dim=1)
+        edit = torch.cat([(beat - after).abs(), history], dim=1)
+        x = first + second + functional.linear(edit, self.first.weight[:, 2 * sizes[0] :])
+        x = functional.gelu(self.second(functional.gelu(x)))
         return self.action_head(x), self.value_head(x).squeeze(-1)
 
     def decide_all(
         self, encoded: Tensor, last_kept: Tensor, history: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`decide` on every beat at once: encoded (B,T,D), last_kept (B,T), history (B,T,H)."""
-        index = follow_index(last_kept, encoded.shape[1]).unsqueeze(-1)
-        follow = encoded.gather(1, index.expand(-1, -1, encoded.shape[-1]))
-        return self.decide(encoded, follow, history)
+        """`decide` on every beat of one edit of each passage: logits (B, T, 10), values (B, T).
+
+        encoded (B, T, D), last_kept (B, T), history (B, T, HISTORY).
+        """
+        size, length = last_kept.shape
+        here = torch.arange(size * length, device=encoded.device).view(size, length)
+        follow = here[:, :1] + follow_index(last_kept, length)
+        logits, values = self.decide(
+            self.hear(encoded), here.flatten(), follow.flatten(), history.flatten(0, 1)
+        )
+        return logits.view(size, length, -1), values.view(size, length)
 
 
 def follow_index(last_kept: Tensor, length: int) -> Tensor:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -66,3 +71,41 @@ def use_threads(count: int) -> None:
     if count < 1:
         raise ConfigError(f"--threads is {count}, must be at least 1")
     torch.set_num_threads(count)
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Everything that the package logs goes to a text file as well."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package = logging.getLogger("rlhf_core")
+    package.addHandler(handler)
+    level = package.level
+    package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+        package.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def stop_request() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM ask for a stop after the current update; a second one stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

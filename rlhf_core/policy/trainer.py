@@ -12,13 +12,9 @@ policy, random state, history, true step). Nothing in them depends on total_step
 from __future__ import annotations
 
 import logging
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -30,6 +26,7 @@ from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import CheckpointError, ConfigError, DataError
 from rlhf_core.plots import save_training_plot
 from rlhf_core.policy.agent import Agent, agent_content, agent_from_content, save_policy
+from rlhf_core.policy.commands import log_file, stop_request
 from rlhf_core.policy.dpo import DPOConfig, DPOTrainer, PairBatch
 from rlhf_core.policy.ppo import PPOConfig, PPOTrainer
 from rlhf_core.policy.rewards import EditRewards, Item, RewardSource
@@ -48,12 +45,14 @@ class TrainingConfig:
     """What the loop itself needs to know; the algorithms have configs of their own.
 
     total_steps counts beats of edits, decided or forced; n_steps is how many an update learns
-    from at least (whole episodes).
+    from at least (whole episodes). edits: how many edits of a passage a roll-out holds; they
+    share its encoding, which is most of the work, so more are faster and see fewer passages.
     """
 
     algorithm: str = "ppo"
     total_steps: int = 100_000
     n_steps: int = 2048
+    edits: int = 8
     save_interval: int = 10_000
     log_every: int = 10
     plot_every: int = 20
@@ -62,7 +61,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ConfigError(f"algorithm {self.algorithm!r} is not one of {', '.join(ALGORITHMS)}")
-        counts = (self.total_steps, self.n_steps, self.save_interval, self.log_every)
+        counts = (self.total_steps, self.n_steps, self.edits, self.save_interval, self.log_every)
         if min(*counts, self.plot_every) < 1:
             raise ConfigError(f"step counts and intervals must be positive: {self}")
 
@@ -115,8 +114,8 @@ class RLHFTrainer:
         self.logs.mkdir(parents=True, exist_ok=True)
         total, begun = self.config.total_steps, self.step
         with (
-            _log_file(self.logs / "training.log"),
-            _stop_request() as stop,
+            log_file(self.logs / "training.log"),
+            stop_request() as stop,
             tqdm(total=total, initial=begun, unit="step", disable=None, dynamic_ncols=True) as bar,
         ):
             logger.info(
@@ -171,32 +170,29 @@ class RLHFTrainer:
                     return chosen
 
     def _collect_rollouts_with_learned_rewards(
-        self, n_steps: int | None = None, edits: int = 1
+        self, n_steps: int | None = None, edits: int | None = None
     ) -> tuple[Rollout, EditRewards]:
         """Whole episodes of at least n_steps in all, `edits` per passage, and what they earn."""
         wanted = n_steps or self.config.n_steps
-        index = self._passages(-(-wanted // edits)) * edits
-        items = [self.items[i] for i in index]
-        batch = PassageBatch.from_passages(items, self.agent.device)
-        rollout = collect(self.agent, batch, self.generator)
+        edits = edits or self.config.edits
+        items = [self.items[i] for i in self._passages(-(-wanted // edits))]
+        passages = PassageBatch.from_passages(items, self.agent.device)
+        rollout = collect(self.agent, passages, self.generator, edits=edits)
         with torch.no_grad():
-            return rollout, self.reward(batch, rollout.actions, items)
+            return rollout, self.reward(rollout.batch, rollout.actions, items * edits)
 
     def _preference_pairs(self) -> tuple[Rollout, EditRewards, PairBatch]:
         """Pairs to learn from: votes, or two edits of each passage ranked by the reward."""
         if self.votes is not None:
             pairs = self.votes.draw(self.config.n_steps, self.generator, self.agent.device)
             beats = MONITOR_EPISODES * self.items[0][1].n_beats
-            rollout, rewards = self._collect_rollouts_with_learned_rewards(beats)
+            rollout, rewards = self._collect_rollouts_with_learned_rewards(beats, edits=1)
             return rollout, rewards, pairs
         rollout, rewards = self._collect_rollouts_with_learned_rewards(edits=2)
         half = len(rewards.total) // 2
         first, second = rewards.total[:half], rewards.total[half:]
         label = 0.5 + 0.5 * torch.sign(first - second)
-        rows = torch.arange(half, device=label.device)
-        pairs = PairBatch(
-            rollout.batch.select(rows), rollout.actions[:half], rollout.actions[half:], label
-        )
+        pairs = PairBatch(rollout.passages, rollout.actions[:half], rollout.actions[half:], label)
         return rollout, rewards, pairs
 
     # ---- what is written
@@ -330,41 +326,3 @@ def _last(values: Sequence[history.Value]) -> history.Value:
     """Mean of the last few known values: what a result is summed up by."""
     known = [v for v in values[-BEST_WINDOW:] if v is not None]
     return sum(known) / len(known) if known else None
-
-
-@contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """Everything that the package logs goes to a text file as well."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    package = logging.getLogger("rlhf_core")
-    package.addHandler(handler)
-    level = package.level
-    package.setLevel(min(package.getEffectiveLevel(), logging.INFO))
-    try:
-        yield
-    finally:
-        package.setLevel(level)
-        package.removeHandler(handler)
-        handler.close()
-
-
-@contextmanager
-def _stop_request() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM ask for a stop after the current update; a second one stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
