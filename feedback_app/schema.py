@@ -7,6 +7,7 @@ names the vote's UUID and may arrive before it, so "the current votes" is a view
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import duckdb
@@ -86,8 +87,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE assignments ADD COLUMN repeat_of VARCHAR",
         "ALTER TABLE assignments ADD COLUMN required_left_s DOUBLE",
         "ALTER TABLE assignments ADD COLUMN required_right_s DOUBLE",
-        "ALTER TABLE votes ADD COLUMN repeat BOOLEAN DEFAULT false",
         "ALTER TABLE votes ADD COLUMN flags JSON",
+        # DuckDB lets no other change of a filled table follow a column with a default
+        "ALTER TABLE votes ADD COLUMN repeat BOOLEAN DEFAULT false",
         """CREATE VIEW current_votes AS
             SELECT * FROM votes AS v
             WHERE kind = 'vote' AND NOT EXISTS (
@@ -132,7 +134,12 @@ def migrate(connection: Any) -> int:
                 connection.execute(statement)
             connection.execute("INSERT INTO schema_version (version) VALUES (?)", [number])
             connection.execute("COMMIT")
-        except duckdb.Error:
-            connection.execute("ROLLBACK")
-            raise
+        except duckdb.Error as error:
+            with suppress(duckdb.TransactionException):  # a failed COMMIT has rolled back already
+                connection.execute("ROLLBACK")
+            raise WorkspaceError(
+                f"the database could not be brought from schema {number - 1} to {number} "
+                f"({error}). "
+                "Nothing in it was changed."
+            ) from error
     return len(MIGRATIONS)
