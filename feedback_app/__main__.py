@@ -66,6 +66,7 @@ def _commands() -> dict[str, Command]:
         "songs add": _add_songs,
         "songs list": _table("list_songs", "song_id", "status", "split", "title", "error"),
         "songs split": _shown("set_split"),
+        "songs correct": _run("correct_beats"),
         "pairs generate": _run("generate_pairs"),
         "pairs export": _shown("export_pairs"),
         "votes import": _import_votes,

@@ -105,6 +105,15 @@ def _songs(commands: Commands) -> None:
     split = songs.add("split", "Put a song into the training or the test split")
     split.add_argument("song_id")
     split.add_argument("split", choices=("train", "test"))
+    correct = songs.add(
+        "correct",
+        "Correct a song's beats and analyse it again",
+        "HOW: double, halve, three_halves; offset:N (bars start N beats later); bars:N (N beats\n"
+        "to a bar); tap:T1,T2,... (seconds at which somebody tapped); reset. Corrections are kept\n"
+        "and add up. Pairs made on the old beats are taken out.",
+    )
+    correct.add_argument("song_id")
+    correct.add_argument("how", metavar="HOW")
     pairs = commands.group("pairs", "Pairs of edits to compare")
     generate = pairs.add("generate", "Make pairs with a policy version")
     generate.add_argument("--count", type=int, required=True)

@@ -89,7 +89,7 @@ class LibraryOperations(Base):
         return {"song_id": song_id, "split": split}
 
     def correct_beats(self, song_id: str, how: str) -> Row:
-        """Correct a song's beats (double, halve, three_halves, offset:N, bars:N), analyse again.
+        """Correct a song's beats (double, halve, three_halves, offset:N, bars:N, tap:T1,T2,…).
 
         Its pairs are taken out: their edits count beats that are not there any more.
         """
