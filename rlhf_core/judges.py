@@ -22,11 +22,13 @@ import torch
 from torch import Tensor
 
 from rlhf_core.audio.feature_table import FEATURE_SLICES, STEMS
+from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import OutputOrder, PassageBatch, output_order, reward_inputs
 from rlhf_core.errors import ConfigError
 
 TIE_MARGIN: Final = 0.25  # of the noise: closer than this looks the same to a judge
 LAPSE: Final = 0.02  # share of votes given without listening
+BAR_BEATS: Final = 4  # over how many beats two moments are compared
 STRENGTH_STEPS: Final = (0.8, 1.8)  # felt differences, in units of noise, for strength 2 and 3
 
 
@@ -116,6 +118,40 @@ class Heard:
         centred = (self.loudness - self.mean(self.loudness)[:, None]) * self.valid
         return self.mean(centred.square()).sqrt()
 
+    @cached_property
+    def bar_distance(self) -> Tensor:
+        """(B, T, T) root mean square distance of what is heard from beats i and j on, over a bar;
+        infinite nearer than a bar, and beyond the passage's end.
+        """
+        beats = self.batch.beats.expand(self.batch.size, -1)
+        sound = self._heard_sound(beats) * self.batch.valid[..., None]
+        # Not by matrix products: their rounding would depend on the padding.
+        plain = "donot_use_mm_for_euclid_dist"
+        own = self.batch.valid[:, None, :] & self.batch.valid[:, :, None]
+        apart = torch.cdist(sound, sound, compute_mode=plain).square() / sound.shape[-1] * own
+        total = sum(
+            torch.nn.functional.pad(apart[:, k:, k:], (0, k, 0, k)) for k in range(BAR_BEATS)
+        )
+        index = torch.arange(apart.shape[1], device=apart.device)
+        far = (index[:, None] - index[None]).abs() >= BAR_BEATS
+        distance = (torch.as_tensor(total) / BAR_BEATS).sqrt()
+        return distance.masked_fill(~(far[None] & own), torch.inf)
+
+    @cached_property
+    def familiar(self) -> Tensor:
+        """(B, T) how much more than the passage's average bar a bar from here on comes back."""
+        nearest = self.bar_distance.topk(2, largest=False).values.clamp(max=3).mean(-1)
+        count = self.batch.lengths[:, None]
+        mean = (nearest * self.batch.valid).sum(1, keepdim=True) / count
+        return (mean - nearest) * self.batch.valid
+
+    @cached_property
+    def flawed(self) -> Tensor:
+        """(B, T) beats unlike all others of the passage, or much quieter: how far beyond usual."""
+        quiet = (-2.0 - self.batch.standardised[..., FEATURE_SLICES["rms"].start]).clamp(min=0)
+        odd = (-self.familiar - 0.3).clamp(min=0)
+        return (odd + quiet) * self.batch.valid
+
     def stem(self, name: str) -> Tensor:
         """(B,) mean energy of a stem over the output, in deviations."""
         return self.mean(self.column("stem_energy", STEMS.index(name)) * self.order.gain)
@@ -171,6 +207,17 @@ def _steady_drums(heard: Heard) -> Tensor:
     return 4.0 * heard.stem("drums") - 8.0 * heard.off_bar
 
 
+def _keeps_chorus(heard: Heard) -> Tensor:
+    loud = heard.batch.standardised[..., FEATURE_SLICES["rms"].start]
+    chorus = 2.0 * heard.familiar + 0.5 * loud
+    missing = (chorus * (heard.legal == Action.CUT)).sum(1) / heard.batch.lengths
+    return 3.0 * heard.mean(heard.order.take(chorus)) - 3.0 * missing - 2.0 * heard.jolts
+
+
+def _no_flaws(heard: Heard) -> Tensor:
+    return -12.0 * heard.mean(heard.order.take(heard.flawed)) - 2.0 * heard.jolts
+
+
 def _mixture(heard: Heard) -> Tensor:
     return (
         -4.0 * (heard.length - 0.7).abs()
@@ -191,6 +238,8 @@ _ALL: Final = (
     Judge("dynamic", "loud and soft, far apart", _dynamic),
     Judge("vocals_first", "the stretches with the most voice", _vocals_first),
     Judge("steady_drums", "strong drums, bars unbroken", _steady_drums),
+    Judge("keeps_chorus", "the loud stretches that come back, kept", _keeps_chorus),
+    Judge("no_flaws", "no bar that is unlike all others, no hole", _no_flaws),
     Judge("mixture", "a bit of everything, about 70 % of the passage", _mixture),
 )
 JUDGES: Final = MappingProxyType({judge.name: judge for judge in _ALL})
@@ -203,25 +252,59 @@ def judge_named(name: str) -> Judge:
     return JUDGES[name]
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a judge answers, whatever its taste (the teachers of B-Pref, Lee et al. 2021).
+
+    noise: temperature: p(a) is the sigmoid of the score difference over it; 0 never errs, and ties
+    only what is equal. tie_margin: felt differences below it, in units of noise, are ties. lapse:
+    share of votes given without listening. skip: share not given ("can't judge"). side_bias: logits
+    added for the edit on the left. both_bad: a score below which both sides together are bad.
+    """
+
+    noise: float = 1.0
+    tie_margin: float = TIE_MARGIN
+    lapse: float = LAPSE
+    skip: float = 0.0
+    side_bias: float = 0.0
+    both_bad: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.noise < 0 or self.tie_margin < 0:
+            raise ConfigError(f"a judge's noise and tie margin are 0 or more, got {self}")
+        if not (0 <= self.lapse <= 1 and 0 <= self.skip <= 1):
+            raise ConfigError(f"lapse and skip are shares between 0 and 1, got {self}")
+
+    def answer(
+        self, score_a: float, score_b: float, rng: np.random.Generator, a_left: bool | None = None
+    ) -> tuple[str, int | None]:
+        """One simulated vote: (choice, strength), choice one of a, b, tie, both_bad, skip.
+
+        a_left: which side a was on; None where no side is known (then no bias either).
+        """
+        if self.skip and rng.random() < self.skip:
+            return "skip", None
+        if self.noise == 0:
+            choice = "tie" if score_a == score_b else "a" if score_a > score_b else "b"
+            return choice, None if choice == "tie" else 2
+        if rng.random() < self.lapse:
+            return ("a" if rng.random() < 0.5 else "b"), 1
+        if self.both_bad is not None and max(score_a, score_b) < self.both_bad:
+            return "both_bad", None
+        felt = (score_a - score_b) / self.noise + float(rng.logistic())
+        if a_left is not None:
+            felt += self.side_bias if a_left else -self.side_bias
+        if abs(felt) < self.tie_margin:
+            return "tie", None
+        strength = 1 + sum(abs(felt) > step for step in STRENGTH_STEPS)
+        return ("a" if felt > 0 else "b"), strength
+
+
 def cast_vote(
     score_a: float, score_b: float, rng: np.random.Generator, noise: float = 1.0
 ) -> tuple[str, int | None]:
-    """A simulated vote: (choice, strength), choice one of a, b, tie.
+    """A simulated vote of a judge with the usual manner: (choice, strength), choice a, b or tie.
 
-    Args: noise: temperature of the judge: p(a) is the sigmoid of the score difference over it.
-    0 is a judge who never errs; about 1 gives votes that agree with the judge's order 70 % of
-    the time. A noisy judge calls a felt difference below `TIE_MARGIN` a tie and lapses (answers
-    without listening) in `LAPSE` of its votes.
+    noise about 1 gives votes that agree with the judge's order about 70 % of the time.
     """
-    if noise < 0:
-        raise ConfigError(f"a judge's noise is 0 or more, got {noise}")
-    if noise == 0:
-        choice = "tie" if score_a == score_b else "a" if score_a > score_b else "b"
-        return choice, None if choice == "tie" else 2
-    if rng.random() < LAPSE:
-        return ("a" if rng.random() < 0.5 else "b"), 1
-    felt = (score_a - score_b) / noise + float(rng.logistic())
-    if abs(felt) < TIE_MARGIN:
-        return "tie", None
-    strength = 1 + sum(abs(felt) > step for step in STRENGTH_STEPS)
-    return ("a" if felt > 0 else "b"), strength
+    return Manner(noise).answer(score_a, score_b, rng)

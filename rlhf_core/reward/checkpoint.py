@@ -159,7 +159,7 @@ def reward_from_content(data: dict[str, Any], name: str, device: str = "cpu") ->
 
 
 def _check(checkpoint: RewardCheckpoint, name: str) -> None:
-    width = checkpoint.model.config.d_model
+    width = checkpoint.model.config.embedding
     shapes = (tuple(checkpoint.mean.shape), tuple(checkpoint.covariance.shape))
     if shapes != ((width,), (width, width)):
         raise CheckpointError(f"{name}: posterior of shapes {shapes} for {width} dimensions")

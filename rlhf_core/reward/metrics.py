@@ -73,6 +73,50 @@ def evaluation_votes(votes: Sequence[Vote]) -> tuple[BoolArray, str]:
     )
 
 
+def reliability(p_a: DoubleArray, outcome: IntArray) -> list[dict[str, float]]:
+    """The reliability plot as numbers: for each bin of p that has votes, how many, the mean p(a)
+    that was stated and the share that preferred a.
+    """
+    won, place = outcome > 0, np.minimum((p_a * BINS).astype(int), BINS - 1)
+    return [
+        {
+            "votes": int(inside.sum()),
+            "stated": float(p_a[inside].mean()),
+            "observed": float(won[inside].mean()),
+        }
+        for k in range(BINS)
+        for inside in (place == k,)
+        if inside.any()
+    ]
+
+
+def agreement(votes: Sequence[Vote]) -> dict[str, Any] | None:
+    """How often two annotators agree on the same pair (decisive votes), or None without such pairs.
+
+    ceiling: how often a single vote can be right at most, (1 + sqrt(2a − 1)) / 2.
+    """
+    answers: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for vote in votes:
+        if vote.decisive:
+            answers[vote.pair_id].append((vote.annotator, vote.choice))
+    agree, total = 0, 0
+    for given in answers.values():
+        for i, (who, choice) in enumerate(given):
+            for other, other_choice in given[:i]:
+                if who != other:
+                    agree += choice == other_choice
+                    total += 1
+    return _ceiling(agree, total, "comparisons")
+
+
+def _ceiling(agree: int, total: int, name: str) -> dict[str, Any] | None:
+    if not total:
+        return None
+    share = agree / total
+    ceiling = (1 + float(np.sqrt(max(0.0, 2 * share - 1)))) / 2
+    return {"agreement": share, name: total, "ceiling": ceiling}
+
+
 def summary(p_a: DoubleArray, outcome: IntArray, songs: Sequence[str], seed: int) -> dict[str, Any]:
     """Accuracy with interval, log-loss and calibration error of p(a) (n,) against outcomes ±1.
 
@@ -131,11 +175,4 @@ def consistency(votes: Sequence[Vote]) -> dict[str, Any] | None:
             for j in range(i):
                 agree += given[i] == given[j]
                 total += 1
-    if not total:
-        return None
-    share = agree / total
-    return {
-        "agreement": share,
-        "repeats": total,
-        "ceiling": (1 + float(np.sqrt(max(0.0, 2 * share - 1)))) / 2,
-    }
+    return _ceiling(agree, total, "repeats")

@@ -4,8 +4,9 @@
 featuriser gives them, not normalised, and the 4 edit-aware ones) and the id of the action, runs a
 pre-norm transformer over the beats and pools them into an embedding phi; the score is w·phi.
 
-Conventions: B edits, T beats (padded), D = d_model; `mask` is True on valid beats. Padding changes
-nothing: padded beats are zeroed before they can be seen and excluded from attention and pooling.
+Conventions: B edits, T beats (padded), D = width of the embedding; `mask` is True on valid beats.
+Padding changes nothing: padded beats are zeroed before they can be seen, and left out of attention
+and pooling.
 Scores are logits: score(a) - score(b) is the log odds of "a is preferred", and only differences
 within a passage mean anything. No clamp here: that belongs to `LearnedRewardConfig`.
 
@@ -31,6 +32,7 @@ NORMAL_LIMIT = 5.0  # normalised beat features are cut here: one odd beat must n
 MIN_SPREAD = 0.02  # of a column's usual deviation: a passage in which it is constant stays so
 CONTRAST = 32  # channels in which a join is compared with what would have followed
 JOIN_BEATS = 4
+LEVELS = 48  # channels of which the spread over the output is heard, not only the mean
 ROTARY_BASE = 200.0  # passages have at most 96 beats, so the slowest pair turns about once
 
 
@@ -42,9 +44,10 @@ class RewardModelConfig:
     n_layers: int = 3
     n_heads: int = 4
     ff: int = 256
+    embedding: int = 192  # width of phi
 
     def __post_init__(self) -> None:
-        if min(self.d_model, self.n_layers, self.n_heads, self.ff) < 1:
+        if min(self.d_model, self.n_layers, self.n_heads, self.ff, self.embedding) < 1:
             raise ConfigError(f"reward model sizes must be positive, got {self}")
         if self.d_model % (2 * self.n_heads):
             raise ConfigError(
@@ -160,13 +163,18 @@ class LearnedRewardModel(nn.Module):
         self.blocks = nn.ModuleList(Block(self.config) for _ in range(self.config.n_layers))
         self.norm = nn.LayerNorm(width)
         self.token = nn.Linear(width, width)
-        self.pooled = nn.Linear(4 * width, width)
-        self.moments = nn.Linear(3 * BEAT_FEATURES, width, bias=False)
+        phi = self.config.embedding
+        self.pooled = nn.Linear(4 * width, phi)
+        self.moments = nn.Linear(3 * BEAT_FEATURES, phi, bias=False)
+        self.level = nn.Linear(BEAT_FEATURES, LEVELS)
+        self.level_action = nn.Embedding(N_ACTIONS, LEVELS)
+        self.levels = nn.Linear(3 * LEVELS, phi, bias=False)
         self.refine = nn.Sequential(
-            nn.Linear(width, width), nn.GELU("tanh"), nn.Linear(width, width)
+            nn.Linear(phi, 2 * phi), nn.GELU("tanh"), nn.Linear(2 * phi, phi)
         )
-        self.head = nn.Linear(width, 1, bias=False)
+        self.head = nn.Linear(phi, 1, bias=False)
         nn.init.normal_(self.action_gain.weight, std=0.5)
+        nn.init.normal_(self.level_action.weight, std=0.2)
 
     def embed(self, features: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:
         """Embedding phi of each edit. Shape: as `forward` -> (B, D).
@@ -197,9 +205,23 @@ class LearnedRewardModel(nn.Module):
         shares = torch.cat([shares, (2 * shares[:, 1] * place)[:, None]], dim=1)
         pooled: Tensor = self.pooled((shares @ tokens).flatten(1))
         pooled = pooled + self.moments((shares[:, 1:] @ own).flatten(1))
+        pooled = pooled + self.levels(self._levels(own, action_ids, sounds, place))
         # The square terms of a taste ("not too short, not too long") need a bend after pooling.
         refined: Tensor = pooled + self.refine(pooled)
         return refined
+
+    def _levels(self, beats: Tensor, action_ids: Tensor, sounds: Tensor, place: Tensor) -> Tensor:
+        """Mean, spread and course over the output of learned levels, each changed by the action
+        (a gain, a fade) and counted twice where the beat is looped. Shape: (B, 3 LEVELS).
+        """
+        level = self.level(beats) + self.level_action(action_ids)
+        plays = sounds * (1 + (action_ids == Action.LOOP)).to(level.dtype)
+        share = (plays / plays.sum(1, keepdim=True).clamp(min=1))[:, None]
+        mean = share @ level
+        apart = level - mean
+        spread = (share @ apart.square() + MIN_SPREAD).sqrt()
+        course = (share * 2 * place[:, None]) @ apart
+        return torch.cat([mean, spread, course], dim=1).flatten(1)
 
     def _joins(self, beats: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:
         """How unlike a beat is to the one that the listener expects after what sounded last.

@@ -84,6 +84,16 @@ class Votes:
             self.side[index],
         )
 
+    def joined(self, other: Votes) -> Votes:
+        """These votes, then those, of the same annotators."""
+        return Votes(
+            np.concatenate([self.differences, other.differences]),
+            np.concatenate([self.outcome, other.outcome]),
+            np.concatenate([self.weight, other.weight]),
+            np.concatenate([self.annotator, other.annotator]),
+            np.concatenate([self.side, other.side]),
+        )
+
 
 @dataclass(frozen=True)
 class HeadPrior:

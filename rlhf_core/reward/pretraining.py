@@ -38,8 +38,10 @@ from rlhf_core.editing.attributes import ATTRIBUTE_NAMES
 from rlhf_core.errors import ConfigError, CoreError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.reward.checkpoint import Reference, RewardCheckpoint, spread_within
+from rlhf_core.reward.descriptors import TARGET_NAMES
 from rlhf_core.reward.learned_reward_integration import DEFAULT_CHECKPOINT
 from rlhf_core.reward.model import RewardModelConfig
+from rlhf_core.reward.parallel import process_group, world
 from rlhf_core.reward.posterior import HeadPrior
 from rlhf_core.reward.synthetic import GROUP, Progress, SyntheticEdits, make_edits
 from rlhf_core.reward.tastes import TasteFamily, draw_tastes, joined, stated_taste
@@ -111,7 +113,7 @@ def finish(trunk: Trunk, reference_edits: SyntheticEdits, standard: Standard) ->
         "mu": mu,
         "sigma": sigma,
         "attributes": {
-            "names": list(ATTRIBUTE_NAMES),
+            "names": list(TARGET_NAMES),
             "mean": standard.mean.tolist(),
             "std": standard.std.tolist(),
         },
@@ -142,7 +144,7 @@ def bootstrap(
     held = make_edits(held_songs, settings.held_out_windows, rng)
     reference_edits = make_edits(states, settings.reference_windows, rng)
     standard = Standard(edits.attributes, family(rng))
-    trunk = Trunk(config or RewardModelConfig(), len(ATTRIBUTE_NAMES), N_TASTES + 1)
+    trunk = Trunk(config or RewardModelConfig(), len(TARGET_NAMES), N_TASTES + 1)
     steps = _train(trunk, edits, standard, settings, started, report)
     metrics = {
         "evaluated_on": note,
@@ -159,16 +161,17 @@ def bootstrap(
         lineage=lineage(seed=settings.seed, synthetic=True, settings=asdict(settings)),
         **finish(trunk, reference_edits, standard),
     )
-    set_aside(out_path)
-    made.save(out_path)
+    if world()[0] == 0:
+        set_aside(out_path)
+        made.save(out_path)
     report(1.0, f"saved {out_path}")
     return metrics
 
 
 def family(rng: np.random.Generator) -> TasteFamily:
     """The stated generic taste first, then `N_TASTES` random ones."""
-    generic = stated_taste(ATTRIBUTE_NAMES, GENERIC_TASTE, GENERIC_NEAR_MEAN)
-    return joined(generic, draw_tastes(N_TASTES, len(ATTRIBUTE_NAMES), rng))
+    generic = stated_taste(TARGET_NAMES, GENERIC_TASTE, GENERIC_NEAR_MEAN)
+    return joined(generic, draw_tastes(N_TASTES, len(TARGET_NAMES), rng, len(ATTRIBUTE_NAMES)))
 
 
 def _train(
@@ -228,6 +231,16 @@ def _run(options: argparse.Namespace) -> None:
     )
     if options.threads:
         torch.set_num_threads(options.threads)
+    with process_group() as rank:
+        if rank:  # the first process writes for all
+            songs = load_library(options.data_dir, options.cache_dir)
+            bootstrap([song.state for song in songs], options.output_dir, settings)
+        else:
+            _lead(options, settings)
+
+
+def _lead(options: argparse.Namespace, settings: PretrainingSettings) -> None:
+    """Train with a progress bar, write the run folder and say how it went."""
     run = RunFolder(options.output_dir, "bootstrap-reward", asdict(settings))
     with running(run), tqdm(total=100, unit="%", disable=None) as bar:
 

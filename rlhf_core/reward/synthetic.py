@@ -20,6 +20,7 @@ from rlhf_core.editing.attributes import edit_attributes
 from rlhf_core.editing.dense_reward import dense_reward
 from rlhf_core.editing.dynamics import PassageBatch, reward_inputs
 from rlhf_core.editing.heuristic import PRESETS, heuristic_edit, random_edit
+from rlhf_core.reward.descriptors import describe
 from rlhf_core.types import PHRASE_BEATS, AudioState, IntArray, Passage
 
 GROUP = 8
@@ -35,8 +36,9 @@ class SyntheticEdits:
     """P windows with G = GROUP edits each.
 
     windows: PassageBatch of P rows, by length; actions (P, G, T) long, legal;
-    edit_features (P, G, T, 4); attributes (P, G, K) float64, not standardised; dense (P, G);
-    song (P,) index of the song.
+    edit_features (P, G, T, 4); attributes (P, G, K) float64, columns as in `TARGET_NAMES`, not
+    standardised; dense (P, G);
+    song (P,) index of the song; passages: where each window is in its song.
     """
 
     windows: PassageBatch
@@ -45,6 +47,7 @@ class SyntheticEdits:
     attributes: Tensor
     dense: Tensor
     song: IntArray
+    passages: tuple[Passage, ...]
 
     def __len__(self) -> int:
         return self.windows.size
@@ -108,10 +111,13 @@ def make_edits(
             actions[row, column, : window.n_beats] = torch.from_numpy(np.asarray(edit))
         if progress is not None and row % 16 == 0:
             progress(row / n_windows, "drawing edits")
-    return _measure(windows, actions, np.array([song for song, _ in drawn]))
+    song, passages = np.array([song for song, _ in drawn]), tuple(window for _, window in drawn)
+    return _measure(windows, actions, song, passages)
 
 
-def _measure(windows: PassageBatch, actions: Tensor, song: IntArray) -> SyntheticEdits:
+def _measure(
+    windows: PassageBatch, actions: Tensor, song: IntArray, passages: tuple[Passage, ...]
+) -> SyntheticEdits:
     """Legal actions, edit features, attributes and dense reward of all edits, in chunks."""
     flat = actions.flatten(0, 1)
     owner = torch.arange(windows.size).repeat_interleave(GROUP)
@@ -121,7 +127,9 @@ def _measure(windows: PassageBatch, actions: Tensor, song: IntArray) -> Syntheti
         features, ids, _ = reward_inputs(batch, flat[start : start + CHUNK])
         legal.append(ids)
         edit.append(features[..., -4:])
-        attributes.append(edit_attributes(batch, ids).double())
+        attributes.append(
+            torch.cat([edit_attributes(batch, ids), describe(batch, ids)], 1).double()
+        )
         dense.append(dense_reward(batch, ids).double())
     shape = (windows.size, GROUP)
     return SyntheticEdits(
@@ -131,4 +139,5 @@ def _measure(windows: PassageBatch, actions: Tensor, song: IntArray) -> Syntheti
         torch.cat(attributes).view(*shape, *attributes[0].shape[1:]),
         torch.cat(dense).view(*shape, *dense[0].shape[1:]),
         song,
+        passages,
     )

@@ -40,13 +40,22 @@ class TasteFamily:
         return np.asarray(result)
 
 
-def draw_tastes(count: int, n_attributes: int, rng: np.random.Generator) -> TasteFamily:
-    """Tastes at random: the number of attributes, which, in what direction, how much."""
+def draw_tastes(
+    count: int, n_attributes: int, rng: np.random.Generator, n_deeds: int | None = None
+) -> TasteFamily:
+    """Tastes at random: the number of attributes, which, in what direction, how much.
+
+    n_deeds: half of what tastes look at is among the first so many attributes (None: all alike).
+    """
     shape = (count, n_attributes)
+    likely = np.full(n_attributes, 1 / n_attributes)
+    if n_deeds is not None:
+        likely[:n_deeds] = 0.5 / n_deeds
+        likely[n_deeds:] = 0.5 / (n_attributes - n_deeds)
     weights, bends, centres = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for taste in range(count):
         terms = min(int(rng.choice(TERMS)), n_attributes)
-        for attribute in rng.choice(n_attributes, terms, replace=False):
+        for attribute in rng.choice(n_attributes, terms, replace=False, p=likely):
             if rng.random() < 0.35:
                 bends[taste, attribute] = abs(rng.normal())
                 centres[taste, attribute] = rng.normal()

@@ -20,15 +20,18 @@ from torch import Tensor
 
 from rlhf_core.audio.feature_table import BEAT_FEATURES
 from rlhf_core.editing.actions import Action
+from rlhf_core.editing.attributes import edit_attributes
 from rlhf_core.editing.dynamics import output_order, reward_inputs
 from rlhf_core.reward.checkpoint import RewardCheckpoint
 from rlhf_core.reward.dataset import EditKey, Vote, check_songs, collate
 from rlhf_core.reward.metrics import (
     LN2,
+    agreement,
     consistency,
     cross_fit,
     evaluation_votes,
     folds_by_song,
+    reliability,
     summary,
 )
 from rlhf_core.reward.model import LearnedRewardModel
@@ -39,7 +42,7 @@ from rlhf_core.reward.posterior import (
     Votes,
     fit_head,
 )
-from rlhf_core.types import AudioState, BoolArray, DoubleArray
+from rlhf_core.types import AudioState, BoolArray, DoubleArray, IntArray
 
 CHUNK: Final = 64
 
@@ -56,6 +59,7 @@ class Measured:
     silent: dict[EditKey, DoubleArray]  # beat features replaced by their mean
     length: dict[EditKey, DoubleArray]  # (1,) output beats per beat
     keep: dict[EditKey, DoubleArray]  # (1,) share of beats kept
+    attributes: dict[EditKey, DoubleArray]  # (K,) hand-made ones, `edit_attributes`
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def embed_in_chunks(
 ) -> Measured:
     """Embed every edit, plainly, with its actions shuffled, and with the audio taken away."""
     rng = np.random.default_rng(seed)
-    result = Measured({}, {}, {}, {}, {})
+    result = Measured({}, {}, {}, {}, {}, {})
     ordered = sorted(set(edits), key=lambda e: (e.passage.n_beats, e.song_id, e.actions))
     for start in range(0, len(ordered), CHUNK):
         part = ordered[start : start + CHUNK]
@@ -88,6 +92,7 @@ def embed_in_chunks(
         keep = ((ids != Action.CUT) & valid).sum(1) / batch.lengths
         _store(result.length, part, length[:, None])
         _store(result.keep, part, keep[:, None])
+        _store(result.attributes, part, edit_attributes(batch, ids))
     return result
 
 
@@ -198,6 +203,7 @@ def evaluate(
         "log_loss_of_knowing_nothing": LN2,
         "ceiling": None if repeats is None else repeats["ceiling"],
         "consistency": repeats,
+        "agreement": agreement(votes),
         "evaluated_on": words,
         "baselines": {},
     }
@@ -223,8 +229,11 @@ def evaluate(
 
     p_a = cross_fit(data, folds, lambda part: fit_head(part, bootstrap.prior), after_fold)
     result |= figures(p_a)
+    result["reliability"] = reliability(p_a[counted], data.outcome[counted])
     result["baselines"] = _baselines(votes, measured, bootstrap, data, folds, figures)
-    result["left_out_annotators"] = _by_annotator(votes, data, bootstrap.prior, counted, seed)
+    result["left_out_annotators"] = _by_annotator(
+        votes, data, bootstrap.prior, folds, counted, seed
+    )
     return result
 
 
@@ -233,16 +242,22 @@ def _baselines(
     measured: Measured,
     bootstrap: RewardCheckpoint,
     data: Votes,
-    folds: np.ndarray[Any, np.dtype[np.int64]],
+    folds: IntArray,
     figures: Callable[[DoubleArray], dict[str, Any]],
 ) -> dict[str, Any]:
-    """The same votes and folds through less: one number, shuffled actions, no audio, no fit."""
+    """The same votes and folds through less: one number, hand-made attributes, shuffled actions, no
+    audio, no fit.
+    """
     result = {}
-    for name, values in (("length_only", measured.length), ("keep_ratio_only", measured.keep)):
+    for name, values in (
+        ("length_only", measured.length),
+        ("keep_ratio_only", measured.keep),
+        ("attributes_only", measured.attributes),
+    ):
         single = as_numbers(votes, values)
-        spread = np.array([[max(float((single.differences**2).mean()), 1e-9)]])
-        prior = HeadPrior(1 / spread, 1 / spread)
-        p_a = cross_fit(single, folds, partial(fit_head, prior=prior))
+        # Every column counts as much as any other: a prior on standardised differences.
+        each = np.diag(1 / np.maximum((single.differences**2).mean(0), 1e-9)) / values_of(values)
+        p_a = cross_fit(single, folds, partial(fit_head, prior=HeadPrior(each, each)))
         result[name] = figures(p_a)
     for name, values in (
         ("actions_shuffled", measured.shuffled),
@@ -257,12 +272,22 @@ def _baselines(
     return result
 
 
-def _by_annotator(
-    votes: Sequence[Vote], data: Votes, prior: HeadPrior, counted: BoolArray, seed: int
-) -> dict[str, Any] | None:
-    """Accuracy on each annotator by a head fitted on the others and on other songs' votes.
+def values_of(values: Mapping[EditKey, DoubleArray]) -> int:
+    """How many numbers there are for each edit."""
+    return len(next(iter(values.values())))
 
-    None with one annotator. Songs are not left out here: another person heard them.
+
+def _by_annotator(
+    votes: Sequence[Vote],
+    data: Votes,
+    prior: HeadPrior,
+    folds: IntArray,
+    counted: BoolArray,
+    seed: int,
+) -> dict[str, Any] | None:
+    """Accuracy on each annotator by heads that saw neither the person nor the song.
+
+    None with one annotator. A fold in which nobody else voted is left out, and counts as missing.
     """
     names = sorted({vote.annotator for vote in votes})
     if len(names) < 2:
@@ -270,13 +295,16 @@ def _by_annotator(
     result: dict[str, Any] = {}
     for number, name in enumerate(names):
         mine = data.annotator == number
-        others = np.flatnonzero(~mine)
-        test = mine & counted
-        posterior = fit_head(data.select(others), prior)
-        songs = [vote.song_id for vote, use in zip(votes, test, strict=True) if use]
-        p_a = posterior.probability(data.differences[test])
+        p_a = np.full(len(data), np.nan)
+        for fold in range(int(folds.max()) + 1):
+            test, others = mine & counted & (folds == fold), ~mine & (folds != fold)
+            if test.any() and others.any():
+                posterior = fit_head(data.select(np.flatnonzero(others)), prior)
+                p_a[test] = posterior.probability(data.differences[test])
+        known = ~np.isnan(p_a)
+        songs = [vote.song_id for vote, use in zip(votes, known, strict=True) if use]
         result[name] = {
-            "n_votes": int(test.sum()),
-            **summary(p_a, data.outcome[test], songs, seed),
+            "n_votes": int(known.sum()),
+            **summary(p_a[known], data.outcome[known], songs, seed),
         }
     return result

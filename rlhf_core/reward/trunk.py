@@ -2,7 +2,7 @@
 
 The trunk predicts attributes of synthetic edits and the votes of random tastes; only differences
 between edits of one window count, as they do for votes.
-Shapes: P windows, G edits each, K attributes, N tastes, D = d_model.
+Shapes: P windows, G edits each, K attributes, N tastes, D = width of phi.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlhf_core.editing.attributes import ATTRIBUTE_NAMES
 from rlhf_core.errors import ConfigError
 from rlhf_core.reward.checkpoint import spread_within
+from rlhf_core.reward.descriptors import TARGET_NAMES
 from rlhf_core.reward.model import LearnedRewardModel, RewardModelConfig
+from rlhf_core.reward.parallel import average_gradients, share_of, world
 from rlhf_core.reward.synthetic import GROUP, Progress, SyntheticEdits
-from rlhf_core.reward.tastes import TasteFamily
+from rlhf_core.reward.tastes import LIMIT, TasteFamily
+from rlhf_core.types import DoubleArray
 
+BENDS: Final = (-1.0, 0.0, 1.0)  # "neither too much nor too little" of an attribute
+BEND_WEIGHT: Final = 0.3
 PAIRS_PER_WINDOW: Final = GROUP  # each edit against the next, round the group
 
 
@@ -60,10 +64,17 @@ def native_bf16() -> bool:
 
 @dataclass(frozen=True)
 class Targets:
-    """Standardised attributes (P, G, K) and tastes (P, G, N) of synthetic edits, float32."""
+    """Of synthetic edits, float32: standardised attributes and their bends (P, G, K + 3 K) in that
+    order (see `with_bends`), and tastes (P, G, N).
+    """
 
     attributes: Tensor
     tastes: Tensor
+
+
+def with_bends(standard: DoubleArray) -> DoubleArray:
+    """Standardised attributes (E, K), then |x - c| for each of `BENDS` in turn: (E, K + 3 K)."""
+    return np.concatenate([standard, *(np.abs(standard - c) for c in BENDS)], axis=1)
 
 
 class Trunk(nn.Module):
@@ -72,8 +83,9 @@ class Trunk(nn.Module):
     def __init__(self, config: RewardModelConfig, n_attributes: int, n_tastes: int) -> None:
         super().__init__()
         self.model = LearnedRewardModel(config)
-        self.attribute_head = nn.Linear(config.d_model, n_attributes)
-        self.taste_head = nn.Linear(config.d_model, n_tastes, bias=False)
+        n_targets = n_attributes * (1 + len(BENDS))
+        self.attribute_head = nn.Linear(config.embedding, n_targets)
+        self.taste_head = nn.Linear(config.embedding, n_tastes, bias=False)
 
 
 class Standard:
@@ -86,17 +98,25 @@ class Standard:
         self.std = np.array([spread_within(column, window)[1] for column in flat.T])
         self.std[self.std < 1e-9] = 1.0  # an attribute that never varies says nothing
         self.family = family
+        bends = with_bends(self.standardise(flat))[:, len(self.std) :]
+        self.bend_std = np.array([spread_within(column, window)[1] for column in bends.T])
+        self.bend_std[self.bend_std < 1e-2] = 1.0
         scores = family.scores((flat - self.mean) / self.std)
         self.taste_std = np.array([spread_within(column, window)[1] for column in scores.T])
         self.taste_std[self.taste_std < 1e-9] = 1.0
 
+    def standardise(self, flat: DoubleArray) -> DoubleArray:
+        return np.asarray(np.clip((flat - self.mean) / self.std, -LIMIT, LIMIT))
+
     def targets(self, attributes: Tensor) -> Targets:
-        standard = (attributes.flatten(0, 1).numpy() - self.mean) / self.std
+        standard = self.standardise(attributes.flatten(0, 1).numpy())
         tastes = self.family.scores(standard) / self.taste_std
+        everything = with_bends(standard)
+        everything[:, len(self.std) :] /= self.bend_std
         return Targets(
             *(
                 torch.from_numpy(x).float().view(*attributes.shape[:2], -1)
-                for x in (np.clip(standard, -8, 8), tastes)
+                for x in (everything, tastes)
             )
         )
 
@@ -112,11 +132,16 @@ def loss_of(trunk: Trunk, phi: Tensor, want: Targets, absolute: float) -> Tensor
     """
     off = trunk.attribute_head(phi) - want.attributes
     within = off - off.mean(1, keepdim=True)
-    regression = F.smooth_l1_loss(within, torch.zeros_like(within))
-    regression = regression + absolute * F.smooth_l1_loss(off, torch.zeros_like(off))
+    plain = off.shape[-1] // (1 + len(BENDS))
+    regression = _size(within[..., :plain]) + BEND_WEIGHT * _size(within[..., plain:])
+    regression = regression + absolute * _size(off[..., :plain])
     votes = torch.sigmoid(against_next(want.tastes))
     logits = against_next(trunk.taste_head(phi))
     return regression + F.binary_cross_entropy_with_logits(logits, votes)
+
+
+def _size(off: Tensor) -> Tensor:
+    return F.smooth_l1_loss(off, torch.zeros_like(off))
 
 
 def batches(lengths: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
@@ -135,7 +160,12 @@ def train(
     deadline: float | None,
     report: Progress,
 ) -> int:
-    """Train until the steps are done or the deadline (time.monotonic) has come; returns steps."""
+    """Train until the steps are done or the deadline (time.monotonic) has come; returns steps.
+
+    In a process group (see `parallel`) each process takes `windows_per_step` windows of a batch.
+    """
+    if world()[1] > 1 and deadline is not None:
+        raise ConfigError("several processes need --steps and --time_limit 0: clocks differ")
     generator = torch.Generator().manual_seed(settings.seed)
     optimiser = torch.optim.AdamW(
         trunk.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
@@ -150,19 +180,35 @@ def train(
         rate = min(1.0, (step + 1) / 30) * 0.5 * (1 + math.cos(math.pi * done))
         for group in optimiser.param_groups:
             group["lr"] = settings.learning_rate * (0.02 + 0.98 * rate)
-        queue = queue or batches(edits.windows.lengths, settings.windows_per_step, generator)
-        index = queue.pop()
-        picked = Targets(want.attributes[index], want.tastes[index])
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
-            phi = trunk.model.embed(*edits.inputs(index)).view(len(index), GROUP, -1)
-        loss = loss_of(trunk, phi.float(), picked, settings.absolute_weight)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        size = settings.windows_per_step * world()[1]
+        queue = queue or batches(edits.windows.lengths, size, generator)
+        loss = gradient(trunk, edits, want, settings, queue.pop())
         nn.utils.clip_grad_norm_(trunk.parameters(), 1.0)
         optimiser.step()
         step += 1
         if step % 5 == 0:
-            report(min(done, 1.0), f"step {step}, loss {float(loss.detach()):.3f}")
+            report(min(done, 1.0), f"step {step}, loss {loss:.3f}")
+
+
+def gradient(
+    trunk: Trunk,
+    edits: SyntheticEdits,
+    want: Targets,
+    settings: PretrainingSettings,
+    index: Tensor,
+) -> float:
+    """Leave the gradient of the windows' mean loss in the trunk; returns this process's part."""
+    trunk.zero_grad()
+    mine, weight = share_of(index)
+    loss = torch.zeros(())
+    if len(mine):
+        picked = Targets(want.attributes[mine], want.tastes[mine])
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+            phi = trunk.model.embed(*edits.inputs(mine)).view(len(mine), GROUP, -1)
+        loss = weight * loss_of(trunk, phi.float(), picked, settings.absolute_weight)
+        loss.backward()  # type: ignore[no-untyped-call]
+    average_gradients(trunk.parameters())
+    return float(loss.detach())
 
 
 def embed_edits(model: LearnedRewardModel, edits: SyntheticEdits, size: int = 16) -> Tensor:
@@ -185,16 +231,16 @@ def measure(trunk: Trunk, edits: SyntheticEdits, want: Targets) -> dict[str, Any
 
     rest = centred(guess - want.attributes).square().sum((0, 1))
     total = centred(want.attributes).square().sum((0, 1))
-    r2 = {
-        name: float(1 - rest[i] / total[i]) if total[i] > 0 else None
-        for i, name in enumerate(ATTRIBUTE_NAMES)
-    }
-    known = sorted(value for value in r2.values() if value is not None)
+    r2 = [float(1 - rest[i] / total[i]) if total[i] > 0 else None for i in range(len(total))]
+    plain = dict(zip(TARGET_NAMES, r2, strict=False))
+    known = sorted(value for value in plain.values() if value is not None)
+    bends = [value for value in r2[len(plain) :] if value is not None]
     right = (against_next(tastes) > 0) == (against_next(want.tastes) > 0)
     return {
-        "attribute_r2": r2,
+        "attribute_r2": plain,
         "attribute_r2_median": float(np.median(known)) if known else None,
         "attribute_r2_worst": known[0] if known else None,
+        "bend_r2_median": float(np.median(bends)) if bends else None,
         "taste_accuracy": float(right.float().mean()),
         "generic_taste_accuracy": float(right[..., 0].float().mean()),
     }

@@ -46,9 +46,9 @@ def bootstrap_path(songs: list[AudioState], tmp_path_factory: pytest.TempPathFac
     torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("bootstrap") / "reward_model_final.pt"
     settings = PretrainingSettings(
-        pairs=320, steps=80, time_limit=None, reference_windows=24, held_out_windows=8
+        pairs=480, steps=130, time_limit=None, reference_windows=24, held_out_windows=8
     )
-    bootstrap(songs[:6], path, settings, config=RewardModelConfig(d_model=64, ff=128))
+    bootstrap(songs[:6], path, settings, config=RewardModelConfig(d_model=64, ff=128, embedding=96))
     return path
 
 

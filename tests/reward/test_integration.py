@@ -127,7 +127,10 @@ def test_missing_damaged_and_foreign_checkpoints_raise(
     for change, words in (
         ({"kind": "policy"}, "policy"),
         ({"feature_version": "beat-features-0"}, "beat-features-0"),
-        ({"config": {"d_model": 64, "n_layers": 3, "n_heads": 4, "ff": 256}}, "not whole"),
+        (
+            {"config": {"d_model": 64, "n_layers": 3, "n_heads": 4, "ff": 256, "embedding": 64}},
+            "not whole",
+        ),
         ({"reference": {}}, "not whole"),
     ):
         path = tmp_path / "changed.pt"

@@ -9,8 +9,8 @@ import torch
 from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import ConfigError
-from rlhf_core.judges import JUDGES, cast_vote, judge_named
-from rlhf_core.types import AudioState, Passage
+from rlhf_core.judges import JUDGES, Manner, cast_vote, judge_named
+from rlhf_core.types import AudioState, BeatGrid, Passage
 
 
 def edits(*rows: dict[int, Action]) -> torch.Tensor:
@@ -89,3 +89,41 @@ def test_votes_follow_the_stated_noise() -> None:
 def test_unknown_judges_are_named() -> None:
     with pytest.raises(ConfigError, match="tight"):
         judge_named("nobody")
+
+
+def test_keeps_chorus_misses_what_comes_back(songs: list[AudioState]) -> None:
+    features = np.random.default_rng(0).normal(size=songs[0].features[:64].shape)
+    features[32:48] = features[:16]  # a stretch that comes back
+    grid = songs[0].grid
+    part = BeatGrid(grid.times[:65], grid.bar_phase[:64], grid.tempo_bpm, source="known")
+    song = AudioState("synthetic", part, features.astype(np.float32))
+    without_verse, without_chorus = scores("keeps_chorus", song, edits(cut(16, 32), cut(32, 48)))
+    assert without_verse > without_chorus
+
+
+def test_no_flaws_wants_the_odd_bar_gone(songs: list[AudioState]) -> None:
+    bars = np.random.default_rng(1).normal(size=(4, songs[0].features.shape[1]))
+    features = np.tile(bars, (16, 1))
+    features[24:28] += 6 * np.random.default_rng(2).normal(size=features[24:28].shape)
+    grid = songs[0].grid
+    part = BeatGrid(grid.times[:65], grid.bar_phase[:64], grid.tempo_bpm, source="known")
+    song = AudioState("synthetic", part, features.astype(np.float32))
+    mended, other = scores("no_flaws", song, edits(cut(24, 28), cut(40, 44)))
+    assert mended > other
+
+
+def test_a_manner_skips_lapses_and_leans_to_a_side() -> None:
+    rng = np.random.default_rng(0)
+    manner = Manner(noise=1.0, skip=0.1, side_bias=1.0, tie_margin=0.0, lapse=0.0)
+    n = 4000
+    given = [manner.answer(0.0, 0.0, rng, a_left=True)[0] for _ in range(n)]
+    assert given.count("skip") / n == pytest.approx(0.1, abs=0.02)
+    decisive = given.count("a") + given.count("b")
+    assert given.count("a") / decisive == pytest.approx(1 / (1 + np.exp(-1.0)), abs=0.03)
+    careless = Manner(noise=1e-3, lapse=0.2, tie_margin=0.0)
+    right = [careless.answer(1.0, 0.0, rng)[0] == "a" for _ in range(n)]
+    assert np.mean(right) == pytest.approx(0.9, abs=0.02)
+    harsh = Manner(both_bad=0.0, lapse=0.0)
+    assert harsh.answer(-1.0, -2.0, rng) == ("both_bad", None)
+    with pytest.raises(ConfigError, match="shares"):
+        Manner(skip=1.5)

@@ -173,6 +173,7 @@ def test_report_passes_good_checkpoints_and_fails_bad_ones(
     assert "SYNTHETIC" in said and "padding changes nothing" in said and "FAIL" not in said
     checkpoint.model.action.weight.data.zero_()
     checkpoint.model.action_gain.weight.data.zero_()
+    checkpoint.model.level_action.weight.data.zero_()
     checkpoint.model.beat.weight.data[:, -4:] = 0
     checkpoint.save(tmp_path / "deaf.pt")
     assert test_report.main([str(tmp_path / "deaf.pt")]) == 1

@@ -1,0 +1,311 @@
+"""How many votes a taste costs: accuracy on songs never heard, against the number of votes.
+
+    python -m rlhf_core.audio.demo_songs LAB/train --count 40 --seed 100
+    python benchmarks/label_efficiency.py LAB [--judges NAME…] [--seeds 5] [--votes 50 200 …]
+
+Half of the songs of LAB/train are voted on, the other half judge the result; the bootstrap's own
+songs should be none of them (the shipped one is made of seeds 0 to 23). All votes are simulated:
+70 % agree with the judge's order; 3 % are skipped, 2 % given without listening, ties occur, and
+the left side is favoured by 0.3 logits.
+
+    frozen       the bootstrap's trunk and a Bayesian head, pairs chosen at random
+    chosen       the same with pairs chosen by expected information, in batches
+    attributes   the head on hand-made attributes of the edit instead of the trunk's embedding
+    scratch      the same network, trained on nothing but the votes
+
+clean accuracy: share of the unseen songs' pairs put in the judge's order. ECE: of the stated
+probabilities against the judge's true ones. Every figure is kept in --cache as soon as it is known;
+the table and the plot are made of all of them (--docs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from judged_pool import GROUP, Array, Pool, load_pool, songs_of, vote
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from rlhf_core.audio_judges import AUDIO_JUDGES
+from rlhf_core.editing.attributes import ATTRIBUTE_NAMES
+from rlhf_core.files import sha256_of, write_json
+from rlhf_core.judges import JUDGES
+from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward, spread_within
+from rlhf_core.reward.learned_reward_integration import find_default_checkpoint
+from rlhf_core.reward.model import LearnedRewardModel
+from rlhf_core.reward.posterior import HeadPosterior, HeadPrior, fit_head
+from rlhf_core.reward.selection import choose_batch
+from rlhf_core.reward.trunk import embed_edits
+
+METHODS = ("frozen", "chosen", "attributes", "scratch")
+NAMES = [*JUDGES, *AUDIO_JUDGES]
+BATCH = 25
+CANDIDATES = 150  # windows looked at for each batch of chosen pairs
+SCRATCH_EPOCHS, SCRATCH_BATCH, SCRATCH_RATE = 8, 8, 1e-3
+
+
+class Bench:
+    """The two pools, embedded once, and the figures known so far."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        half = args.songs // 2
+        path = args.reward_model or find_default_checkpoint(Path())[0]
+        self.checkpoint: RewardCheckpoint = load_reward(path)
+        self.key = sha256_of(path)[:12]
+        self.votes = load_pool(songs_of(args.lab, 0, half), args.windows, 1, args.cache, NAMES)
+        self.test = load_pool(
+            songs_of(args.lab, half, args.songs), args.test_windows, 2, args.cache, NAMES
+        )
+        self.phi = {"trunk": [self._embed(pool, args.cache) for pool in (self.votes, self.test)]}
+        self._hand_made()
+        self.file = args.cache / "results.jsonl"
+        lines = self.file.read_text().splitlines() if self.file.is_file() else []
+        self.known = {self._id(row): row for row in map(json.loads, lines)}
+
+    def _embed(self, pool: Pool, cache: Path) -> Array:
+        path = cache / f"phi-{self.key}-{len(pool.edits)}-{pool.songs[0].song_id}.npy"
+        if not path.is_file():
+            np.save(path, embed_edits(self.checkpoint.model, pool.edits).double().numpy())
+        return np.asarray(np.load(path))
+
+    def _hand_made(self) -> None:
+        """The baseline: `edit_attributes` as they are, standardised, with an isotropic prior."""
+        n = len(ATTRIBUTE_NAMES)
+        flat = self.votes.edits.attributes[..., :n].flatten(0, 1).numpy()
+        window = np.arange(len(self.votes.edits)).repeat(GROUP)
+        unit = np.array([max(spread_within(column, window)[1], 1e-3) for column in flat.T])
+        self.phi["attributes"] = [
+            np.clip((pool.edits.attributes[..., :n].numpy() - flat.mean(0)) / unit, -8, 8)
+            for pool in (self.votes, self.test)
+        ]
+        plain = HeadPrior.build(np.eye(n), 2 * np.eye(n))
+        self.prior = {"trunk": self.checkpoint.prior, "attributes": plain}
+
+    @staticmethod
+    def _id(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[k] for k in ("key", "method", "judge", "seed", "votes"))
+
+    def figures(self, name: str, logit: Array, p: Array) -> dict[str, float]:
+        """Clean accuracy and ECE on the unseen songs, (P, 4) disjoint pairs a window."""
+        score = self.test.scores[name]
+        gap = (score[:, ::2] - score[:, 1::2]).ravel()
+        order = gap != 0
+        right = np.where(logit == 0, 0.5, (logit > 0) == (gap > 0))[order]
+        truth = 1 / (1 + np.exp(-gap / self.test.noise(name)))
+        place = np.minimum((p * 10).astype(int), 9)
+        off = sum(abs((p - truth)[place == k].sum()) for k in range(10))
+        return {"accuracy": float(right.mean()), "ece": float(off / len(p))}
+
+    def of_head(self, name: str, head: HeadPosterior, space: str) -> dict[str, float]:
+        phi = self.phi[space][1]
+        apart = (phi[:, ::2] - phi[:, 1::2]).reshape(-1, phi.shape[-1])
+        return self.figures(name, apart @ head.mean, head.probability(apart))
+
+    def run(self, method: str, name: str, seed: int, sizes: list[int]) -> None:
+        row = {"key": self.key, "method": method, "judge": name, "seed": seed}
+        todo = [n for n in sizes if self._id({**row, "votes": n}) not in self.known]
+        if not todo:
+            return
+        for n, values in getattr(self, f"_{method}")(name, seed, todo):
+            done = {**row, "votes": n, **values}
+            self.known[self._id(done)] = done
+            with self.file.open("a") as out:
+                out.write(json.dumps(done) + "\n")
+
+    def _frozen(self, name: str, seed: int, sizes: list[int], space: str = "trunk") -> Any:
+        rng = np.random.default_rng([seed, 5])
+        pairs = self.votes.pairs(max(sizes), rng)
+        votes = vote(self.votes, self.phi[space][0], name, pairs, rng)
+        for n in sizes:
+            started = time.perf_counter()
+            head = fit_head(votes.select(np.arange(min(n, len(votes)))), self.prior[space])
+            spent = time.perf_counter() - started
+            yield n, {**self.of_head(name, head, space), "seconds": spent}
+
+    def _attributes(self, name: str, seed: int, sizes: list[int]) -> Any:
+        return self._frozen(name, seed, sizes, "attributes")
+
+    def _chosen(self, name: str, seed: int, sizes: list[int]) -> Any:
+        rng = np.random.default_rng([seed, 6])
+        phi = self.phi["trunk"][0]
+        pairs = self.votes.pairs(BATCH, rng)
+        voter = np.random.default_rng([seed, 7])
+        given = vote(self.votes, phi, name, pairs, voter)
+        a, b = np.triu_indices(GROUP, 1)
+        while len(pairs) < max(sizes):
+            head = fit_head(given, self.prior["trunk"])
+            windows = rng.choice(len(phi), min(CANDIDATES, len(phi)), replace=False)
+            apart = (phi[windows][:, a] - phi[windows][:, b]).reshape(-1, phi.shape[-1])
+            group = windows.repeat(len(a))
+            best = choose_batch(apart, group, head.mean, head.covariance, BATCH)
+            which = best % len(a)
+            new = np.column_stack([group[best], a[which], b[which]])
+            pairs = np.concatenate([pairs, new])
+            given = given.joined(vote(self.votes, phi, name, new, voter))
+            if len(pairs) in sizes:
+                head = fit_head(given, self.prior["trunk"])
+                yield len(pairs), self.of_head(name, head, "trunk")
+
+    def _scratch(self, name: str, seed: int, sizes: list[int]) -> Any:
+        rng = np.random.default_rng([seed, 5])
+        pairs = self.votes.pairs(max(sizes), rng)
+        for n in sizes:
+            cast = vote(self.votes, self.phi["trunk"][0], name, pairs[:n], rng, skip=0.0)
+            yield n, self.figures(name, *self._train(pairs[:n], cast.outcome, seed))
+
+    def _train(self, pairs: Array, outcome: Array, seed: int) -> tuple[Array, Array]:
+        """A network from random weights: logits and p on the unseen songs' pairs."""
+        torch.manual_seed(seed)
+        model = LearnedRewardModel(self.checkpoint.model.config)
+        edits, test = self.votes.edits, self.test.edits
+        model.normaliser.fit(edits.windows.features, edits.windows.valid)
+        optimiser = torch.optim.AdamW(model.parameters(), SCRATCH_RATE, weight_decay=0.05)
+        generator = torch.Generator().manual_seed(seed)
+        want = torch.as_tensor((outcome + 1) / 2, dtype=torch.float32)
+        for _ in range(SCRATCH_EPOCHS):
+            for part in torch.randperm(len(pairs), generator=generator).split(SCRATCH_BATCH):
+                window = torch.as_tensor(pairs[part, 0])
+                features, ids, valid = edits.inputs(window)
+                rows = torch.arange(len(part)) * GROUP
+                a, b = (
+                    rows + torch.as_tensor(pairs[part, 1]),
+                    rows + torch.as_tensor(pairs[part, 2]),
+                )
+                both = torch.cat([a, b])
+                score = model(features[both], ids[both], valid[both])
+                logit = score[: len(part)] - score[len(part) :]
+                loss = F.binary_cross_entropy_with_logits(logit, want[part])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+        phi = embed_edits(model.eval(), test)
+        score = (phi @ model.head.weight[0]).detach().double().numpy()
+        logit = (score[:, ::2] - score[:, 1::2]).ravel()
+        return logit, 1 / (1 + np.exp(-logit))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: per method and number of votes, over judges (each the mean of its seeds)."""
+    out = ["| method | votes | median judge | worst judge | ECE median | judges | seeds |"]
+    out.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for method in METHODS:
+        for n in sorted({row["votes"] for row in rows if row["method"] == method}):
+            mine = [row for row in rows if row["method"] == method and row["votes"] == n]
+            of = {name: [r for r in mine if r["judge"] == name] for name in NAMES}
+            acc = {k: float(np.mean([r["accuracy"] for r in v])) for k, v in of.items() if v}
+            ece = [float(np.mean([r["ece"] for r in v])) for v in of.values() if v]
+            worst = min(acc, key=lambda k: acc[k])
+            out.append(
+                f"| {method} | {n} | {np.median(list(acc.values())):.3f} | {acc[worst]:.3f} "
+                f"({worst}) | {np.median(ece):.3f} | {len(acc)} | "
+                f"{len({r['seed'] for r in mine})} |"
+            )
+    return "\n".join(out)
+
+
+def by_judge(rows: list[dict[str, Any]]) -> str:
+    """Markdown: accuracy of each judge with the frozen trunk, by number of votes."""
+    mine = [row for row in rows if row["method"] == "frozen"]
+    sizes = sorted({row["votes"] for row in mine})
+    out = ["| judge | " + " | ".join(map(str, sizes)) + " | ECE at 500 |"]
+    out.append("| --- |" + " --- |" * (len(sizes) + 1))
+    for name in NAMES:
+        own = [row for row in mine if row["judge"] == name]
+        if not own:
+            continue
+        cells = [
+            np.mean([r["accuracy"] for r in own if r["votes"] == n] or [np.nan]) for n in sizes
+        ]
+        ece = np.mean([r["ece"] for r in own if r["votes"] == 500] or [np.nan])
+        out.append(f"| {name} | " + " | ".join(f"{c:.3f}" for c in cells) + f" | {ece:.3f} |")
+    return "\n".join(out)
+
+
+def share_of_votes(rows: list[dict[str, Any]]) -> str:
+    """How many chosen pairs reach what random pairs reach, by the curves of the mean judge."""
+
+    def curve(method: str) -> tuple[list[int], list[float]]:
+        mine = [r for r in rows if r["method"] == method and r["judge"] in judges]
+        sizes = sorted({r["votes"] for r in mine})
+        return sizes, [
+            float(np.mean([r["accuracy"] for r in mine if r["votes"] == n])) for n in sizes
+        ]
+
+    judges = {r["judge"] for r in rows if r["method"] == "chosen"}
+    if not judges:
+        return ""
+    n_chosen, chosen = curve("chosen")
+    n_random, random = curve("frozen")
+    out = []
+    for n, wanted in zip(n_random, random, strict=True):
+        if chosen[0] <= wanted <= max(chosen):
+            rising = np.maximum.accumulate(chosen)
+            need = np.exp(np.interp(wanted, rising, np.log(n_chosen)))
+            out.append(f"{n} random pairs ({wanted:.3f}) = {need:.0f} chosen ({need / n:.0%})")
+    return "; ".join(out)
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    for method in METHODS:
+        mine = [row for row in rows if row["method"] == method]
+        sizes = sorted({row["votes"] for row in mine})
+        if not sizes:
+            continue
+        groups = [
+            [
+                np.mean([r["accuracy"] for r in mine if r["votes"] == n and r["judge"] == name])
+                for name in {r["judge"] for r in mine if r["votes"] == n}
+            ]
+            for n in sizes
+        ]
+        (line,) = axes.plot(sizes, [np.median(g) for g in groups], marker="o", label=method)
+        axes.plot(sizes, [min(g) for g in groups], ls=":", color=line.get_color())
+    axes.set(xscale="log", xlabel="votes (simulated, 70 % consistent)", ylim=(0.45, 1))
+    axes.set(ylabel="clean accuracy on unseen songs", title="median judge; dotted: worst judge")
+    axes.axhline(0.5, color="grey", lw=0.8)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("lab", type=Path, help="folder with train/*.flac")
+    parser.add_argument("--songs", type=int, default=40)
+    parser.add_argument("--windows", type=int, default=500, help="on the songs voted on")
+    parser.add_argument("--test_windows", type=int, default=150)
+    parser.add_argument("--judges", nargs="+", default=NAMES, choices=NAMES)
+    parser.add_argument("--methods", nargs="+", default=["frozen"], choices=METHODS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--votes", type=int, nargs="+", default=[50, 100, 200, 500, 1000, 2000])
+    parser.add_argument("--reward_model", type=Path, help="bootstrap (default: the shipped one)")
+    parser.add_argument("--cache", type=Path, help="default: LAB/label_efficiency")
+    parser.add_argument("--docs", type=Path, help="also write label-efficiency.json and .png here")
+    args = parser.parse_args()
+    args.cache = args.cache or args.lab / "label_efficiency"
+    torch.set_num_threads(1)
+    bench = Bench(args)
+    todo = [(m, j, s) for m in args.methods for s in range(args.seeds) for j in args.judges]
+    for method, name, seed in tqdm(todo, desc="judges and seeds", disable=None):
+        bench.run(method, name, seed, sorted(args.votes))
+    rows = [row for row in bench.known.values() if row["key"] == bench.key]
+    print(table(rows), by_judge(rows), share_of_votes(rows), sep="\n\n")
+    if args.docs:
+        plot(rows, args.docs / "label-efficiency.png")
+        write_json(args.docs / "label-efficiency.json", {"bootstrap": bench.key, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

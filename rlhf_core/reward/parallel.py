@@ -1,0 +1,61 @@
+"""Several processes as one: the same weights as one process with as many times the batch.
+
+    torchrun --nproc_per_node 2 -m rlhf_core.reward.pretraining --steps 1000 --time_limit 0 …
+
+Every process draws the same data from the same seed, takes its share of each batch and averages
+gradients with the others (gloo on CPUs, nccl on GPUs). Without torchrun all of this does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+def world() -> tuple[int, int]:
+    """This process's rank, and how many there are; (0, 1) outside a process group."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+@contextmanager
+def process_group(backend: str = "gloo") -> Iterator[int]:
+    """Join the group that torchrun started, if it did; yields this process's rank."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield 0
+        return
+    distributed.init_process_group(backend)
+    try:
+        yield distributed.get_rank()
+    finally:
+        distributed.destroy_process_group()
+
+
+def share_of(index: Tensor) -> tuple[Tensor, float]:
+    """This process's part of a batch (W,), and the weight of its mean loss in the whole batch's.
+
+    The weight makes unequal parts right: the average over processes is the whole batch's mean.
+    """
+    rank, size = world()
+    mine = index[rank::size]
+    return mine, len(mine) * size / len(index)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over the processes; none counts as zero."""
+    _, size = world()
+    if size == 1:
+        return
+    chosen = [parameter for parameter in parameters if parameter.requires_grad]
+    parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in chosen]
+    flat = torch.cat([part.reshape(-1) for part in parts])
+    distributed.all_reduce(flat)
+    flat /= size
+    sizes = [p.numel() for p in chosen]
+    for parameter, part in zip(chosen, torch.split(flat, sizes), strict=True):
+        parameter.grad = part.view_as(parameter).clone()
