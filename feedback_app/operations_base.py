@@ -22,6 +22,8 @@ class Base:
         sessions: Sessions
         jobs: Jobs
 
+        def makes_pairs_itself(self) -> bool: ...
+
 
 def plain(row: Row) -> Row:
     """A row that JSON can write: times become ISO text in UTC."""

@@ -136,8 +136,13 @@ class LibraryOperations(Base):
         """What an annotator is told when there is no pair to give."""
         if self.jobs.active("generate", "imitation", "bootstrap", "analyse"):
             return "New pairs are being made. This page goes on by itself when they are ready."
+        if self.makes_pairs_itself():
+            return "You have heard every pair. More will be made now; this page goes on by itself."
         if self.pairs_overview()["total"] == 0:
             return "There are no pairs yet. Ask the researcher to add songs."
+        last = self.store.latest_run("generate")
+        if last is not None and last["state"] == "failed":
+            return "The last try to make new pairs failed. The researcher can see why under Train."
         return "You have heard every pair that is waiting. Thank you; come back later for more."
 
     def media_path(self, media: str, name: str, researcher: bool) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ ALGORITHMS = ("ppo", "dpo")
 SHIPPED = Path(rlhf_core.__file__).parent / "models/reward_model_v8_long/reward_model_final.pt"
 MAX_METRICS = 500
 MAX_COUNT = 2000
+ASKED_LATELY_S = 30.0
 
 
 class TrainingOperations(Base):
     """Pairs, rewards, policies, rounds, dry runs; and what becomes of the versions."""
+
+    _asked_at = float("-inf")  # when an annotator last found nothing to hear
 
     def prepare(self) -> Row:
         """Make what a fresh workspace lacks: reward_v0 beside policy_v1, then the first pairs.
@@ -219,13 +223,27 @@ class TrainingOperations(Base):
             if self.store.active_policy() is None and latest is None:
                 self.prepare()
         active = self.store.active_policy()
-        if not self.settings.auto_generate or active is None or self.jobs.active("generate"):
+        if active is None or self.jobs.active("generate") or not self.makes_pairs_itself():
             return
-        last = self.store.latest_run("generate")
-        if last is None or last["state"] != "finished":
-            return  # a failed or cancelled run is not repeated by itself
-        if self.store.free_pairs(self.settings.votes_per_pair) < self.settings.low_water:
+        free = self.store.free_pairs(self.settings.votes_per_pair)
+        if free < self.settings.low_water or time.monotonic() - self._asked_at < ASKED_LATELY_S:
+            self._asked_at = float("-inf")
             self._generate_for(active["version"])
+
+    def ask_for_pairs(self) -> None:
+        """Somebody has heard every pair that could be given to them: the next tick makes more."""
+        if not self.jobs.active("generate"):
+            self._asked_at = time.monotonic()
+
+    def makes_pairs_itself(self) -> bool:
+        """Whether the pool is filled without anybody's doing.
+
+        A failed or cancelled run is not repeated by itself; making the first pairs is `prepare`'s.
+        """
+        if not self.settings.auto_generate or self.store.active_policy() is None:
+            return False
+        last = self.store.latest_run("generate")
+        return last is not None and last["state"] == "finished"
 
     def _generate_for(self, version: str) -> str:
         policy = self.store.policy(version)

@@ -223,6 +223,8 @@ def _annotation_routes(app: FastAPI, services: Services) -> None:
         excluded = tuple(exclude.split(",")) if exclude else ()
         found = await asyncio.wrap_future(annotation.next(account.name, excluded))
         if found is None:
+            if annotation.is_dry(account.name):
+                operations.ask_for_pairs()
             message = await asyncio.to_thread(operations.empty_message)
             return _json({"empty": True, "message": message})
         return _json(await _payload(annotation, found))

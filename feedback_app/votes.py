@@ -133,6 +133,10 @@ class Annotation:
     def _submit(self, request: Next | Vote | Undo) -> Future[Any]:
         return self.store.database.submit_item(self._desk.work, request)
 
+    def is_dry(self, annotator: str) -> bool:
+        """Whether this annotator asked last time for a pair and there was none to give."""
+        return annotator in self._desk.dry
+
     def forget(self) -> None:
         """Read everything afresh: somebody wrote assignments past this class."""
         self.store.database.write(lambda cursor: self._desk.forget())
@@ -157,6 +161,7 @@ class Desk:
         self.settings = settings
         self.rng = random.Random()
         self.pool = Pool(store, settings, self.rng)
+        self.dry: set[str] = set()
         self._lease = timedelta(minutes=settings.lease_minutes)
         self.forget()
 
@@ -208,7 +213,9 @@ class Desk:
                 return self._given(row)
         plan = self.pool.plan(annotator)
         if plan is None:
+            self.dry.add(annotator)
             return None
+        self.dry.discard(annotator)
         row = new_assignment(plan, annotator, self.now, self._lease, self.rng)
         self.pool.add(row)
         return self._given(row)
