@@ -18,10 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from rlhf_core.audio.library import find_songs, load_song
-from rlhf_core.editing.dynamics import PassageBatch
+from rlhf_core.audio.library import find_songs, load_library, load_song
 from rlhf_core.errors import ConfigError, CoreError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.plots import bars_figure, save_figure
@@ -29,8 +27,11 @@ from rlhf_core.policy import comparison
 from rlhf_core.policy.agent import Agent, load_policy
 from rlhf_core.policy.commands import check_device, guarded, start_logging, use_threads
 from rlhf_core.policy.comparison import Edits, Score
+from rlhf_core.policy.gate import WITHHELD_SHARE, judging_reward, split_votes, tastes, verdict
 from rlhf_core.policy.rewards import Item
 from rlhf_core.policy.songs import passages_of
+from rlhf_core.reward.checkpoint import load_reward
+from rlhf_core.reward.dataset import read_snapshot
 from rlhf_core.reward.learned_reward_integration import (
     LearnedRewardConfig,
     LearnedRewardIntegration,
@@ -39,11 +40,6 @@ from rlhf_core.reward.learned_reward_integration import (
 from rlhf_core.runs import RunFolder, running
 
 logger = logging.getLogger("rlhf_core.evaluation")  # also when run with -m
-
-MAX_DRIFT = 0.3  # nats per decision: beyond that, a reward model is asked about unknown edits
-MIN_DIVERSITY = 0.3  # of the parent's
-MAX_KEEP_CHANGE = 0.3
-MAX_DENSE_DROP = 0.15
 
 
 def test_items(test_dir: Path, cache_dir: Path | None) -> list[Item]:
@@ -68,15 +64,9 @@ def pick(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
     return [items[int(i)] for i in sorted(chosen)]
 
 
-def scorer(integration: LearnedRewardIntegration | None) -> Score | None:
-    """The reward's mean, in deviations between edits of one passage."""
-    if integration is None:
-        return None
-
-    def score(batch: PassageBatch, actions: Tensor) -> Tensor:
-        return integration.score(batch, actions).mean
-
-    return score
+def scorer(integration: LearnedRewardIntegration | None, seed: int = 0) -> Score | None:
+    """Scores under tastes drawn from the reward's posterior: what votes leave open stays open."""
+    return None if integration is None else tastes(integration, seed)
 
 
 def evaluate_policy(
@@ -85,13 +75,17 @@ def evaluate_policy(
     *,
     parent: Agent | None = None,
     integration: LearnedRewardIntegration | None = None,
+    judge: dict[str, Any] | None = None,
     per_passage: int = 4,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Everything that is known about a policy's edits, as plain values (`results.json`)."""
+    """Everything that is known about a policy's edits, as plain values (`results.json`).
+
+    judge: where the reward comes from, as the verdict's reasons and the results tell it.
+    """
     if per_passage < 1:
         raise ConfigError(f"edits per passage must be at least 1, got {per_passage}")
-    score = scorer(integration)
+    score = scorer(integration, seed)
     contenders = {"policy": comparison.edits_of_agent(agent, items, per_passage, seed, score)}
     if parent is not None:
         contenders["parent"] = comparison.edits_of_agent(
@@ -103,6 +97,7 @@ def evaluate_policy(
         "passages": len(items),
         "songs": len({state.song_id for state, _ in items}),
         "edits_per_passage": per_passage,
+        "judged_by": judge,
         "contenders": {name: comparison.summary(edits) for name, edits in contenders.items()},
         "win_rates": _win_rates(contenders) if score is not None else None,
     }
@@ -113,63 +108,12 @@ def evaluate_policy(
 
 
 def _win_rates(contenders: dict[str, Edits]) -> dict[str, dict[str, float]]:
-    ours = contenders["policy"].scores
+    ours = contenders["policy"]
     return {
-        name: comparison.win_rate(ours, edits.scores)
+        name: comparison.win_rate(ours.scores, edits.scores, ours.songs)
         for name, edits in contenders.items()
         if name != "policy"
     }
-
-
-def verdict(results: dict[str, Any]) -> dict[str, Any]:
-    """accept, doubtful or reject, and the reasons in words."""
-    against: list[str] = []
-    doubts = _doubts(results)
-    rates = results["win_rates"]
-    if rates is None:
-        doubts.append("there was no reward model, so nobody compared it with its parent")
-    else:
-        rate = rates["parent"]
-        text = (
-            f"it wins {rate['mean']:.0%} against its parent "
-            f"(95 % interval {rate['low']:.0%} to {rate['high']:.0%})"
-        )
-        if rate["high"] < 0.5:
-            against.append(text + ": it is worse")
-        elif rate["low"] <= 0.5:
-            doubts.append(text + ": that may be luck")
-        else:
-            text += ": it is better"
-            return {
-                "decision": "doubtful" if doubts else "accept",
-                "reasons": [text, *doubts],
-            }
-    decision = "reject" if against else "doubtful"
-    return {"decision": decision, "reasons": [*against, *doubts]}
-
-
-def _doubts(results: dict[str, Any]) -> list[str]:
-    """Signs that the gain may be the reward model's weakness and not the listener's pleasure."""
-    ours, parent = results["contenders"]["policy"], results["contenders"]["parent"]
-    doubts = []
-    if results["kl_to_parent"] > MAX_DRIFT:
-        doubts.append(
-            f"it moved {results['kl_to_parent']:.2f} nats per decision from its parent, "
-            f"beyond {MAX_DRIFT}: the reward model may know little about such edits"
-        )
-    if parent["diversity"] > 0 and ours["diversity"] < MIN_DIVERSITY * parent["diversity"]:
-        doubts.append(
-            f"its edits of a passage differ in {ours['diversity']:.0%} of beats, its parent's in "
-            f"{parent['diversity']:.0%}: it repeats itself"
-        )
-    if abs(ours["keep_ratio"] - parent["keep_ratio"]) > MAX_KEEP_CHANGE:
-        doubts.append(
-            f"it keeps {ours['keep_ratio']:.0%} of beats, its parent {parent['keep_ratio']:.0%}"
-        )
-    drop = parent["dense_reward"]["mean"] - ours["dense_reward"]["mean"]
-    if drop > MAX_DENSE_DROP:
-        doubts.append(f"the dense reward fell by {drop:.2f}")
-    return doubts
 
 
 def table(results: dict[str, Any]) -> str:
@@ -218,6 +162,25 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache_dir", type=Path, help="analysed songs (in the test folder)")
     parser.add_argument("--parent", type=Path, help="policy that it came from: asks for a verdict")
     parser.add_argument("--reward_model", type=Path, help="reward checkpoint (looked up)")
+    parser.add_argument(
+        "--preferences",
+        type=Path,
+        help="snapshot of votes: judge by a reward fitted on the withheld ones alone",
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, help="with --preferences: folder whose train/ was voted on"
+    )
+    parser.add_argument(
+        "--gate_trunk",
+        type=Path,
+        help="with --preferences: bootstrap of another seed to fit them on (that of the reward)",
+    )
+    parser.add_argument(
+        "--withheld_share", type=float, default=WITHHELD_SHARE, help="of the votes, whole songs"
+    )
+    parser.add_argument(
+        "--include_simulated", action="store_true", help="with --preferences: simulated votes too"
+    )
     parser.add_argument("--no_reward", action="store_true", help="dense reward alone")
     parser.add_argument("--output_dir", type=Path, default=Path("evaluation"), help="run's folder")
     parser.add_argument("--edits", type=int, default=4, help="edits of each passage")
@@ -228,16 +191,42 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _integration(args: argparse.Namespace) -> LearnedRewardIntegration | None:
+def _integration(
+    args: argparse.Namespace,
+) -> tuple[LearnedRewardIntegration | None, dict[str, Any] | None]:
+    """The reward that judges, and where it comes from."""
     if args.no_reward:
-        return None
+        return None, None
     path = args.reward_model
     if path is None:
         path, where = find_default_checkpoint(Path())
         logger.info("reward model: the default one, from %s", where)
+    if args.preferences is not None:
+        return _withheld_reward(args, path)
     integration = LearnedRewardIntegration(LearnedRewardConfig(device=args.device))
     integration.load_model(path)
-    return integration
+    return integration, {"reward_model": str(path), "withheld_votes": None}
+
+
+def _withheld_reward(
+    args: argparse.Namespace, path: Path
+) -> tuple[LearnedRewardIntegration, dict[str, Any]]:
+    """A reward of the withheld votes; says so where the training's reward saw them too."""
+    if args.data_dir is None:
+        raise ConfigError("--preferences needs --data_dir, the folder with the songs voted on")
+    dataset = read_snapshot(args.preferences)
+    votes = dataset.usable(include_simulated=args.include_simulated)
+    learned, withheld = split_votes(votes, args.withheld_share)
+    states = {song.state.song_id: song.state for song in load_library(args.data_dir)}
+    trunk = load_reward(args.gate_trunk or path)
+    settings = load_reward(path).lineage.get("settings") or {}
+    seen = settings.get("votes", 0) > len(learned)
+    return judging_reward(withheld, states, trunk, args.seed), {
+        "reward_model": str(args.gate_trunk or path),
+        "withheld_votes": len(withheld),
+        "same_trunk": args.gate_trunk is None,
+        "seen_in_training": seen,
+    }
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -246,7 +235,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     use_threads(args.threads)
     agent = load_policy(args.checkpoint, args.device)
     parent = None if args.parent is None else load_policy(args.parent, args.device)
-    integration = _integration(args)
+    integration, judge = _integration(args)
     for name in ("results.json", "evaluation.png"):
         set_aside(args.output_dir / name)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
@@ -259,6 +248,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             items,
             parent=parent,
             integration=integration,
+            judge=judge,
             per_passage=args.edits,
             seed=args.seed,
         )

@@ -36,7 +36,8 @@ INTERVAL = (2.5, 97.5)
 class Edits:
     """A contender's edits: E of each of P passages, rows in the order passage 0 (E times), 1, …
 
-    scores: (P, E) of the reward (NaN without one). actions: per row (T,) of its passage.
+    scores: (P, E) of the reward (NaN without one), or (P, E, K) under K tastes.
+    actions: per row (T,) of its passage.
     components: (P, E, 4). rollouts: as acted, for a policy only.
     """
 
@@ -46,6 +47,7 @@ class Edits:
     joins: DoubleArray
     duration_ratio: DoubleArray
     rollouts: list[Rollout]
+    songs: tuple[str, ...]  # (P,) whose passages they are
 
 
 def edits_of_agent(
@@ -58,7 +60,7 @@ def edits_of_agent(
         for chunk in _chunks(items, per_passage)
     ]
     pairs = [(rollout.batch, rollout.actions) for rollout in rollouts]
-    return _measured(pairs, per_passage, score, rollouts)
+    return _measured(pairs, per_passage, score, rollouts, songs_of(items))
 
 
 def edits_by(
@@ -72,7 +74,7 @@ def edits_by(
         for row, item in enumerate(chunk):
             actions[row, : item[1].n_beats] = make(item)
         pairs.append((batch, actions))
-    return _measured(pairs, per_passage, score, [])
+    return _measured(pairs, per_passage, score, [], songs_of(items))
 
 
 def baselines(seed: int) -> dict[str, Callable[[Item], Tensor]]:
@@ -99,6 +101,7 @@ def _measured(
     per_passage: int,
     score: Score | None,
     rollouts: list[Rollout],
+    songs: tuple[str, ...],
 ) -> Edits:
     scores, components, actions, joins, ratios = [], [], [], [], []
     for batch, chosen in pairs:
@@ -110,14 +113,21 @@ def _measured(
         joins.append(joined.cpu())
         ratios.append(ratio.cpu())
     rows = (-1, per_passage)
+    every = torch.cat(scores).double().numpy()
     return Edits(
-        torch.cat(scores).double().numpy().reshape(rows),
+        every.reshape(*rows, *every.shape[1:]),
         torch.cat(components).double().numpy().reshape(*rows, len(DENSE_COMPONENTS)),
         actions,
         torch.cat(joins).double().numpy().reshape(rows),
         torch.cat(ratios).double().numpy().reshape(rows),
         rollouts,
+        songs,
     )
+
+
+def songs_of(items: Sequence[Item]) -> tuple[str, ...]:
+    """The song of each passage."""
+    return tuple(state.song_id for state, _ in items)
 
 
 def _shape_of(batch: PassageBatch, actions: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,22 +137,40 @@ def _shape_of(batch: PassageBatch, actions: Tensor) -> tuple[Tensor, Tensor]:
     return order.joins.sum(1), seconds / batch.durations.sum(1)
 
 
-def bootstrap_mean(values: DoubleArray, seed: int = 0) -> dict[str, float]:
-    """Mean over passages (P,) with its 95 % interval. {mean, low, high}"""
+def bootstrap_mean(
+    values: DoubleArray, songs: Sequence[str] | None = None, seed: int = 0
+) -> dict[str, float]:
+    """Mean over passages, values (P,) or (P, K), with its 95 % interval. {mean, low, high}
+
+    songs: (P,) whose passages they are. Passages of one song resemble each other, so whole songs
+    are resampled; without `songs`, or where there is only one, passages are. Of K tastes each
+    draw takes one, so that the interval covers them too.
+    """
+    names = list(dict.fromkeys(songs or ()))
+    group = [names.index(song) for song in songs] if songs and len(names) > 1 else None
+    of = np.eye(len(values)) if group is None else np.eye(len(names))[group]
+    table = values[:, None] if values.ndim == 1 else values
+    sums, counts = of.T @ table, of.sum(0)
     rng = np.random.default_rng(seed)
-    draws = values[rng.integers(len(values), size=(BOOTSTRAPS, len(values)))].mean(1)
+    size = len(counts)
+    picked = rng.multinomial(size, np.full(size, 1 / size), size=BOOTSTRAPS)
+    taste = rng.integers(table.shape[1], size=BOOTSTRAPS)
+    draws = (picked * sums[:, taste].T).sum(1) / (picked * counts).sum(1)
     low, high = np.percentile(draws, INTERVAL)
     return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
 
 
-def win_rate(ours: DoubleArray, theirs: DoubleArray) -> dict[str, float]:
+def win_rate(
+    ours: DoubleArray, theirs: DoubleArray, songs: Sequence[str] | None = None
+) -> dict[str, float]:
     """How often one of our edits (P, E) scores above one of theirs (P, F) of the same passage.
 
-    Equal scores count half. With an interval over passages.
+    Equal scores count half. With an interval over songs; with scores (P, E, K) under K tastes,
+    over tastes as well.
     """
     above = ours[:, :, None] > theirs[:, None, :]
     equal = ours[:, :, None] == theirs[:, None, :]
-    return bootstrap_mean((above + 0.5 * equal).mean((1, 2)))
+    return bootstrap_mean((above + 0.5 * equal).mean((1, 2)), songs)
 
 
 def summary(edits: Edits) -> dict[str, Any]:
@@ -150,9 +178,10 @@ def summary(edits: Edits) -> dict[str, Any]:
     everything = torch.cat(edits.actions)
     counts = torch.bincount(everything, minlength=len(ACTION_NAMES)).double()
     has_scores = bool(np.isfinite(edits.scores).all())
+    dense = edits.components.mean((1, 2))
     return {
-        "learned_reward": bootstrap_mean(edits.scores.mean(1)) if has_scores else None,
-        "dense_reward": bootstrap_mean(edits.components.mean((1, 2))),
+        "learned_reward": bootstrap_mean(edits.scores.mean(1), edits.songs) if has_scores else None,
+        "dense_reward": bootstrap_mean(dense, edits.songs),
         "dense_components": dict(
             zip(DENSE_COMPONENTS, edits.components.mean((0, 1)).tolist(), strict=True)
         ),

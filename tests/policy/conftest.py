@@ -55,3 +55,16 @@ def _likes_cuts(batch: PassageBatch, actions: Tensor, items: Sequence[Item]) -> 
 def likes_cuts() -> RewardSource:
     """A toy judge that pays for cuts."""
     return _likes_cuts
+
+
+@pytest.fixture
+def make_batch(items: list[Item]) -> Callable[[], tuple[PassageBatch, Tensor]]:
+    """Two unlike edits of one passage."""
+
+    def make() -> tuple[PassageBatch, Tensor]:
+        batch = PassageBatch.from_passages(items[:1]).select(torch.zeros(2, dtype=torch.long))
+        actions = torch.zeros(batch.valid.shape, dtype=torch.long)
+        actions[1, 8:16] = int(Action.CUT)
+        return batch, actions
+
+    return make

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf_core import evaluation
 from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import PassageBatch
-from rlhf_core.policy import comparison
+from rlhf_core.policy import comparison, gate
 from rlhf_core.policy.agent import Agent
 from rlhf_core.policy.rewards import Item
 from rlhf_core.policy.trainer import copy_of
@@ -95,6 +94,6 @@ def results(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_verdicts(changes: dict[str, Any], decision: str, word: str) -> None:
-    verdict = evaluation.verdict(results(**changes))
+    verdict = gate.verdict(results(**changes))
     assert verdict["decision"] == decision
     assert any(word in reason for reason in verdict["reasons"])

@@ -1,0 +1,161 @@
+"""The gate: may a proposed policy take its parent's place?
+
+A policy that climbs a reward finds the reward's mistakes as well as the listener's pleasure, so
+whoever judges it must not share those mistakes. The gate's reward is fitted on votes that were
+withheld from the training's reward (`split_votes`: whole songs, chosen by a hash, so that they stay
+withheld), on another trunk where one is given, and it judges edits of songs that nobody trained on.
+What few withheld votes leave open counts: tastes are drawn from the reward's posterior, songs are
+resampled, and the interval of the win rate covers both.
+
+The answer is accept, doubtful or reject, with reasons in words. It is advice: votes on pairs of
+both versions are the last word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlhf_core.checkpoints import lineage
+from rlhf_core.editing.dynamics import PassageBatch
+from rlhf_core.errors import DataError
+from rlhf_core.policy.comparison import Score
+from rlhf_core.reward.checkpoint import RewardCheckpoint
+from rlhf_core.reward.dataset import Vote
+from rlhf_core.reward.learned_reward_integration import (
+    LearnedRewardConfig,
+    LearnedRewardIntegration,
+)
+from rlhf_core.reward.training import fit_reward
+from rlhf_core.types import AudioState
+
+WITHHELD_SHARE = 0.3
+TASTES = 200  # draws from the posterior
+JITTER = 1e-9
+
+MAX_DRIFT = 0.3  # nats per decision: beyond that, a reward model is asked about unknown edits
+MIN_DIVERSITY = 0.3  # of the parent's
+MAX_KEEP_CHANGE = 0.3
+MAX_DENSE_DROP = 0.15
+MAX_COMPONENT_DROP = 0.25
+
+
+def split_votes(
+    votes: Sequence[Vote], share: float = WITHHELD_SHARE
+) -> tuple[list[Vote], list[Vote]]:
+    """Votes to learn from, and those withheld for the gate: about `share` of them, whole songs.
+
+    Raises DataError with fewer than two songs.
+    """
+    songs = sorted(
+        {vote.song_id for vote in votes},
+        key=lambda song: hashlib.sha256(f"withheld/{song}".encode()).digest(),
+    )
+    if len(songs) < 2:
+        raise DataError(
+            f"{len(votes)} votes on {len(songs)} song(s): withholding some takes votes on at least "
+            "two songs"
+        )
+    counts = [sum(vote.song_id == song for vote in votes) for song in songs]
+    apart = 1
+    while apart < len(songs) - 1 and sum(counts[: apart + 1]) <= share * len(votes):
+        apart += 1
+    chosen = set(songs[:apart])
+    return (
+        [vote for vote in votes if vote.song_id not in chosen],
+        [vote for vote in votes if vote.song_id in chosen],
+    )
+
+
+def judging_reward(
+    withheld: Sequence[Vote], states: Mapping[str, AudioState], trunk: RewardCheckpoint, seed: int
+) -> LearnedRewardIntegration:
+    """A reward that has seen the withheld votes alone."""
+    made_from = lineage(seed=seed, settings={"withheld_votes": len(withheld)})
+    fitted = fit_reward(withheld, states, trunk, made_from, seed=seed)
+    return integration_of(fitted.checkpoint)
+
+
+def integration_of(checkpoint: RewardCheckpoint, device: str = "cpu") -> LearnedRewardIntegration:
+    """A loaded reward from a checkpoint in memory."""
+    integration = LearnedRewardIntegration(LearnedRewardConfig(device=device))
+    integration.set_model_state(checkpoint.content())
+    return integration
+
+
+def tastes(integration: LearnedRewardIntegration, seed: int, count: int = TASTES) -> Score:
+    """Scores (B, count), in sigmas, of edits under tastes drawn from a reward's posterior."""
+    made = integration.checkpoint
+    covariance = made.covariance.double().cpu().numpy()
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    root = vectors * np.sqrt(np.clip(values, JITTER, None))
+    noise = np.random.default_rng(seed).standard_normal((len(values), count))
+    weights = made.mean.double().cpu()[:, None] + torch.from_numpy(root @ noise)
+
+    def draw(batch: PassageBatch, actions: Tensor) -> Tensor:
+        raw: Tensor = integration.embed(batch, actions).double().cpu() @ weights
+        return (raw - made.mu) / made.sigma
+
+    return draw
+
+
+def verdict(results: Mapping[str, Any]) -> dict[str, Any]:
+    """accept, doubtful or reject, and the reasons in words."""
+    doubts = _doubts(results)
+    rates = results["win_rates"]
+    if rates is None:
+        reason = "there was no reward model, so nobody compared it with its parent"
+        return {"decision": "doubtful", "reasons": [reason, *doubts]}
+    rate = rates["parent"]
+    text = (
+        f"it wins {rate['mean']:.0%} against its parent "
+        f"(95 % interval {rate['low']:.0%} to {rate['high']:.0%})"
+    )
+    if rate["high"] < 0.5:
+        return {"decision": "reject", "reasons": [f"{text}: it is worse", *doubts]}
+    if rate["low"] <= 0.5:
+        return {"decision": "doubtful", "reasons": [f"{text}: that may be luck", *doubts]}
+    decision = "doubtful" if doubts else "accept"
+    return {"decision": decision, "reasons": [f"{text}: it is better", *doubts]}
+
+
+def _doubts(results: Mapping[str, Any]) -> list[str]:
+    """Signs that the gain may be the reward model's weakness and not the listener's pleasure."""
+    ours, parent = results["contenders"]["policy"], results["contenders"]["parent"]
+    doubts = []
+    if results.get("songs", 2) < 2:
+        doubts.append("only one unseen song was heard: its interval says nothing about others")
+    if (results.get("judged_by") or {}).get("seen_in_training"):
+        doubts.append("the votes that judged it had also taught the reward that trained it")
+    if results["kl_to_parent"] > MAX_DRIFT:
+        doubts.append(
+            f"it moved {results['kl_to_parent']:.2f} nats per decision from its parent, "
+            f"beyond {MAX_DRIFT}: the reward model may know little about such edits"
+        )
+    if parent["diversity"] > 0 and ours["diversity"] < MIN_DIVERSITY * parent["diversity"]:
+        doubts.append(
+            f"its edits of a passage differ in {ours['diversity']:.0%} of beats, its parent's in "
+            f"{parent['diversity']:.0%}: it repeats itself"
+        )
+    if abs(ours["keep_ratio"] - parent["keep_ratio"]) > MAX_KEEP_CHANGE:
+        doubts.append(
+            f"it keeps {ours['keep_ratio']:.0%} of beats, its parent {parent['keep_ratio']:.0%}"
+        )
+    return doubts + _dense_doubts(ours, parent)
+
+
+def _dense_doubts(ours: Mapping[str, Any], parent: Mapping[str, Any]) -> list[str]:
+    doubts = []
+    drop = parent["dense_reward"]["mean"] - ours["dense_reward"]["mean"]
+    if drop > MAX_DENSE_DROP:
+        doubts.append(f"the dense reward fell by {drop:.2f}")
+    for name, before in parent.get("dense_components", {}).items():
+        fall = before - ours["dense_components"][name]
+        if fall > MAX_COMPONENT_DROP:
+            doubts.append(f"its {name.replace('_', ' ')} fell by {fall:.2f}")
+    return doubts
