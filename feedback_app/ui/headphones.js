@@ -89,15 +89,21 @@ export class HeadphoneCheck {
   }
 
   open() {
-    const { parts, state } = this;
+    const { parts } = this;
     this.transport.pause();
     parts.headphones.showModal();
     this.say("Check your headphones",
       "Six times you hear three noises. One of the three hides a faint, steady tone that only " +
       "headphones let you hear. Say which one. Set a comfortable level with the volume below.");
-    this.step("begin", state.may_skip || !state.wanted ? "Skip" : "");
+    this.step("begin", this.wayOut);
     parts["headphones-volume"].value = this.transport.volume;
     parts["headphones-go"].focus();
+  }
+
+  /** What the button that ends the check says; empty where the check must be passed. */
+  get wayOut() {
+    if (!this.state.wanted) return "Close";
+    return this.state.may_skip ? "Skip" : "";
   }
 
   say(title, text) {
@@ -129,7 +135,7 @@ export class HeadphoneCheck {
   }
 
   round() {
-    this.step("round", this.state.may_skip ? "Skip" : "");
+    this.step("round", this.wayOut);
     this.say(`Round ${this.rounds.length + 1} of ${ROUNDS}`, "Which of the three hides the tone?");
     this.truth = 1 + Math.floor(3 * Math.random());
     const rate = this.transport.audio().sampleRate;
