@@ -6,13 +6,15 @@
     chosen   of many candidates the two whose vote would teach the reward model most
     gold     the policy against an obviously broken edit: who prefers that was not listening
 
-All randomness comes from the numpy generator of the pair. Two sides must differ in at least
-`MIN_DIFFERENT_BEATS` beats of output; else new ones are drawn, hotter, then from the presets.
+All randomness comes from the numpy generator of the pair; chosen pairs depend on those chosen
+before them, too (see `Asked`). Two sides must differ in at least `MIN_DIFFERENT_BEATS` beats of
+output; else new ones are drawn, hotter, then from the presets.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from itertools import combinations
 
@@ -50,6 +52,34 @@ class Candidate:
     edl: EDL
 
 
+@dataclass
+class Asked:
+    """What the votes on the pairs chosen so far will tell, whatever their answers.
+
+    The reward posterior's covariance (D, D) shrinks with each pair chosen, so that later pairs of
+    the same batch ask something else (as `reward.selection.choose_batch` does).
+    """
+
+    covariance: Tensor | None = None
+
+    def now(self, reward: LearnedRewardIntegration) -> Tensor:
+        if self.covariance is None:
+            self.covariance = reward.checkpoint.covariance.double().cpu().clone()
+        return self.covariance
+
+    def add(self, reward: LearnedRewardIntegration, difference: Tensor) -> None:
+        """A pair with this phi(a) - phi(b) (D,) was chosen."""
+        covariance = self.now(reward)
+        left = covariance @ difference
+        variance = float(difference @ left)
+        logit = float(difference @ reward.checkpoint.mean.double().cpu())
+        p = 1 / (1 + math.exp(-logit / math.sqrt(1 + math.pi * variance / 8)))
+        curvature = p * (1 - p)
+        self.covariance = covariance - torch.outer(left, left) * (
+            curvature / (1 + curvature * variance)
+        )
+
+
 @dataclass(frozen=True)
 class Maker:
     """Draws edits. versus and reward are needed by the pools "cross" and "chosen" only."""
@@ -60,6 +90,7 @@ class Maker:
     versus: Agent | None = None
     versus_name: str | None = None
     reward: LearnedRewardIntegration | None = None
+    asked: Asked = field(default_factory=Asked)
 
     def pair(self, pool: str, item: Item, rng: np.random.Generator) -> tuple[Candidate, Candidate]:
         """Two edits of a passage that really differ. Raises EditError where none can be found."""
@@ -128,8 +159,10 @@ class Maker:
             return self.pair("broad", item, rng)
         picked = rng.permutation(len(pairs))[:CHOSEN_PAIRS]
         pairs = [pairs[int(i)] for i in picked]
-        gain = _information(self.reward, item, edits, pairs)
-        a, b = pairs[int(gain.argmax())]
+        apart = _differences(self.reward, item, edits, pairs)
+        best = int(_information(self.reward, apart, self.asked.now(self.reward)).argmax())
+        self.asked.add(self.reward, apart[best])
+        a, b = pairs[best]
         return (edits[a], edits[b]) if rng.random() < 0.5 else (edits[b], edits[a])
 
 
@@ -160,20 +193,24 @@ def different_beats(edl_a: EDL, edl_b: EDL) -> int:
     )
 
 
-def _information(
+def _differences(
     reward: LearnedRewardIntegration,
     item: Item,
     edits: list[Candidate],
     pairs: list[tuple[int, int]],
 ) -> Tensor:
-    """Expected information (nats) of a vote on each pair, about the reward's weights."""
+    """(pairs, D) float64: how far apart the two sides of each pair are embedded."""
     rows = torch.zeros(len(edits), dtype=torch.long)
     batch = PassageBatch.from_passages([item]).select(rows)
     phi = reward.embed(batch, torch.as_tensor(np.stack([edit.actions for edit in edits])))
     a, b = (torch.tensor(side) for side in zip(*pairs, strict=True))
-    scores = reward.score_embeddings(phi[a], phi[b])
-    sigma = reward.checkpoint.sigma
-    return information_gain(scores.mean.cpu() * sigma, scores.std.cpu() * sigma)
+    return (phi[a] - phi[b]).double().cpu()
+
+
+def _information(reward: LearnedRewardIntegration, apart: Tensor, covariance: Tensor) -> Tensor:
+    """Expected information (nats) of a vote on each pair (pairs, D), about the reward's weights."""
+    variance = torch.einsum("nd,de,ne->n", apart, covariance, apart).clamp(min=0)
+    return information_gain(apart @ reward.checkpoint.mean.double().cpu(), variance.sqrt())
 
 
 def information_gain(mean: Tensor, std: Tensor) -> Tensor:

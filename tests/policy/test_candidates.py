@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +15,14 @@ from rlhf_core.errors import EditError
 from rlhf_core.policy.agent import Agent
 from rlhf_core.policy.candidates import (
     MIN_DIFFERENT_BEATS,
+    Asked,
     Maker,
     different_beats,
     information_gain,
     plan_pools,
 )
 from rlhf_core.policy.rewards import Item
+from rlhf_core.reward.learned_reward_integration import LearnedRewardIntegration
 
 
 @pytest.mark.parametrize("pool", ["random", "broad", "cross", "gold"])
@@ -94,3 +98,30 @@ def test_pools_keep_their_shares() -> None:
     assert plan_pools(3, {"broad": 1.0}, rng) == ["broad"] * 3
     with pytest.raises(EditError, match="add up"):
         plan_pools(3, {"broad": 0.8, "cross": 0.3}, rng)
+
+
+def test_what_was_asked_shrinks_the_covariance_as_bayes_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+    covariance, mean = root @ root.T + torch.eye(4), torch.tensor([0.5, 0.0, -1.0, 0.2])
+    reward: Any = SimpleNamespace(checkpoint=SimpleNamespace(covariance=covariance, mean=mean))
+    x = torch.tensor([1.0, -2.0, 0.5, 0.0], dtype=torch.float64)
+    asked = Asked()
+    asked.add(reward, x)
+    p = torch.sigmoid(x @ mean.double() / (1 + math.pi * (x @ covariance @ x) / 8).sqrt())
+    wanted = torch.linalg.inv(torch.linalg.inv(covariance) + p * (1 - p) * torch.outer(x, x))
+    torch.testing.assert_close(asked.now(reward), wanted)
+
+
+def test_chosen_pairs_differ_and_a_batch_repeats(small_agent: Agent, items: list[Item]) -> None:
+    """With the shipped bootstrap, which is synthetic."""
+    reward = LearnedRewardIntegration()
+    reward.load_model()
+
+    def batch() -> list[list[int]]:
+        maker = Maker(small_agent, "p", reward=reward)
+        pairs = [maker.pair("chosen", item, np.random.default_rng(1)) for item in items]
+        assert all(different_beats(a.edl, b.edl) >= MIN_DIFFERENT_BEATS for a, b in pairs)
+        return [edit.actions.tolist() for pair in pairs for edit in pair]
+
+    assert batch() == batch()
