@@ -26,7 +26,7 @@ from tests.browser.conftest import Server
 from tests.rounds import SMALL, make_song
 
 pytestmark = pytest.mark.browser
-WAIT = 60_000  # ms before a step counts as stuck; on a quiet machine each takes a few seconds
+WAIT = 120_000  # ms before a step counts as stuck; on a quiet machine each takes a few seconds
 VOTES = [("q", "z"), ("w", "x"), ("q", "c"), ("e", ""), ("w", ""), ("r", ""), ("q", "x"),
          ("w", "z"), ("q", ""), ("w", "c"), ("t", "")]  # fmt: skip
 
