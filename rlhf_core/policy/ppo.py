@@ -92,7 +92,10 @@ class PPOTrainer:
     def update(
         self, rollout: Rollout, rewards: Tensor, generator: torch.Generator
     ) -> dict[str, float]:
-        """Learn from one roll-out. rewards: (B,) one number per episode, paid at its end."""
+        """Learn from one roll-out.
+
+        rewards: (B,) one number per episode, paid at its end, or (B, T) one per step.
+        """
         config = self.config
         advantages, returns = self._advantages(rollout, rewards)
         with torch.no_grad():
@@ -118,9 +121,11 @@ class PPOTrainer:
 
     def _advantages(self, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
         valid = rollout.batch.valid
-        paid = torch.zeros_like(rollout.values)
-        last = (rollout.batch.lengths - 1).unsqueeze(-1)
-        paid.scatter_(1, last, rewards.unsqueeze(-1).to(paid.dtype))
+        paid = rewards
+        if rewards.ndim == 1:
+            last = (rollout.batch.lengths - 1).unsqueeze(-1)
+            paid = torch.zeros_like(rollout.values)
+            paid.scatter_(1, last, rewards.unsqueeze(-1).to(paid.dtype))
         advantages, returns = gae(
             paid, rollout.values, valid, self.config.gamma, self.config.gae_lambda
         )

@@ -141,3 +141,41 @@ def test_label_smoothing_has_its_best_margin_where_the_odds_are() -> None:
     margin = torch.linspace(0, 6, 6001)
     loss = losses.preference_loss(margin, torch.ones(6001), beta=1.0, label_smoothing=0.1)
     assert margin[loss.argmin()].item() == pytest.approx(math.log(9), abs=2e-3)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.15])
+def test_dpo_agrees_with_trl_s_formula_on_random_pairs(smoothing: float) -> None:
+    """trl 0.x `dpo_loss`, "sigmoid": -(1 - e) ln s(b d) - e ln s(-b d), in plain numpy."""
+    rng = np.random.default_rng(0)
+    chosen, rejected, ref_chosen, ref_rejected = rng.normal(-40, 10, (4, 50))
+    beta, difference = 0.1, (chosen - rejected) - (ref_chosen - ref_rejected)
+    expected = (1 - smoothing) * np.log1p(np.exp(-beta * difference))
+    expected += smoothing * np.log1p(np.exp(beta * difference))
+    margin = torch.from_numpy((chosen - ref_chosen) - (rejected - ref_rejected))
+    ours = losses.preference_loss(
+        margin, torch.ones(50, dtype=torch.double), beta=beta, label_smoothing=smoothing
+    )
+    assert np.allclose(ours.numpy(), expected, rtol=1e-9)
+    flipped = losses.preference_loss(
+        -margin, torch.zeros(50, dtype=torch.double), beta=beta, label_smoothing=smoothing
+    )
+    assert np.allclose(flipped.numpy(), expected, rtol=1e-9)
+
+
+def test_dpo_and_ipo_by_hand_as_trl_defines_them() -> None:
+    """Log-ratios 3 for the chosen and 1 for the rejected: the margin is 2.
+
+    beta .5: sigmoid ln(1 + 1/e) = .313262; smoothed by .1, .9 * .313262 + .1 * 1.313262 = .413262.
+    IPO, whose target is 1 / (2 beta) = 1: (2 - 1)^2 = 1; beta .1, target 5: (2 - 5)^2 = 9.
+    A tie under the sigmoid is the mean of both sides, .813262.
+    """
+    margin, one = torch.tensor([2.0]), torch.ones(1)
+    for settings, label, expected in (
+        ({"beta": 0.5}, one, 0.313262),
+        ({"beta": 0.5, "label_smoothing": 0.1}, one, 0.413262),
+        ({"beta": 0.5}, one / 2, 0.813262),
+        ({"beta": 0.5, "kind": "ipo"}, one, 1.0),
+        ({"beta": 0.1, "kind": "ipo"}, one, 9.0),
+    ):
+        value = losses.preference_loss(margin, label, **settings).item()
+        assert value == pytest.approx(expected, abs=1e-5), (settings, value)

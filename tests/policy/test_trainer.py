@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from rlhf_core.checkpoints import load_checkpoint
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import CheckpointError, DataError
 from rlhf_core.policy.agent import Agent, agent_from_content, load_policy
-from rlhf_core.policy.rewards import EditRewards, Item, RewardSource
+from rlhf_core.policy.rewards import EditRewards, Item, RewardSource, dense_only
 from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
 from rlhf_core.runs import RunFolder, read_lines, running
 
@@ -141,6 +144,61 @@ def test_a_stop_signal_saves_a_checkpoint_and_says_how_to_go_on(
     assert load_checkpoint(path, "policy")["training"]["episode"] == 2
     assert f"--checkpoint {path}" in (tmp_path / "logs/training.log").read_text()
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "cancelled"
+
+
+KILLED = """
+import os, pickle, signal, sys
+from pathlib import Path
+import torch
+from rlhf_core.policy.agent import Agent, AgentConfig
+from rlhf_core.policy.rewards import dense_only
+from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig
+
+torch.set_num_threads(1)
+out, deadly = Path(sys.argv[1]), int(sys.argv[2])
+items = pickle.loads((out.parent / "items.pkl").read_bytes())
+torch.manual_seed(0)
+agent = Agent(AgentConfig(width=16, layers=1, heads=2, feedforward=16, hidden=32)).eval()
+
+def reward(batch, actions, items):
+    global deadly
+    deadly -= 1
+    if deadly == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return dense_only(batch, actions, items)
+
+config = TrainingConfig(total_steps=2000, n_steps=300, save_interval=600, plot_every=1000)
+RLHFTrainer(agent, items, reward, out, config).train()
+"""
+
+
+def test_resuming_after_sigkill_between_checkpoints_is_exact(
+    items: list[Item], tmp_path: Path
+) -> None:
+    """A process killed in the middle of an update, resumed from its last checkpoint elsewhere."""
+    (tmp_path / "items.pkl").write_bytes(pickle.dumps(items))
+    command = [sys.executable, "-c", KILLED]
+    whole = subprocess.run([*command, str(tmp_path / "whole"), "-1"], capture_output=True)
+    assert whole.returncode == 0, whole.stderr.decode()
+    killed = subprocess.run([*command, str(tmp_path / "killed"), "5"], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    path = max(
+        (tmp_path / "killed/models").glob("checkpoint_*.pt"),
+        key=lambda file: int(file.stem.split("_")[1]),
+    )
+    assert not (tmp_path / "killed/models/policy_final.pt").exists()
+    content = load_checkpoint(path, "policy")
+    agent = agent_from_content(path, content)
+    made = TrainingConfig(total_steps=2000, n_steps=300, save_interval=600, plot_every=1000)
+    resumed = RLHFTrainer(agent, items, dense_only, tmp_path / "resumed", made)
+    resumed.restore(path, content["training"])
+    assert resumed.episode < 4, "it was killed after its last checkpoint"
+    resumed.train()
+    final = load_checkpoint(tmp_path / "whole/models/policy_final.pt", "policy")
+    assert resumed.step == final["step"]
+    assert final["training"]["history"] == resumed.columns
+    mine = weights(resumed.agent)
+    assert all(torch.equal(mine[name], value) for name, value in final["state_dict"].items())
 
 
 def test_another_algorithm_cannot_be_resumed(
