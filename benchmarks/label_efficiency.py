@@ -231,14 +231,14 @@ def share_of_votes(rows: list[dict[str, Any]]) -> str:
     """How many chosen pairs reach what random pairs reach, by the curves of the mean judge."""
 
     def curve(method: str) -> tuple[list[int], list[float]]:
-        mine = [r for r in rows if r["method"] == method and r["judge"] in judges]
+        mine = [r for r in rows if r["method"] == method and (r["judge"], r["seed"]) in asked]
         sizes = sorted({r["votes"] for r in mine})
         return sizes, [
             float(np.mean([r["accuracy"] for r in mine if r["votes"] == n])) for n in sizes
         ]
 
-    judges = {r["judge"] for r in rows if r["method"] == "chosen"}
-    if not judges:
+    asked = {(r["judge"], r["seed"]) for r in rows if r["method"] == "chosen"}
+    if not asked:
         return ""
     n_chosen, chosen = curve("chosen")
     n_random, random = curve("frozen")
