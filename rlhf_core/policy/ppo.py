@@ -43,7 +43,8 @@ class PPOConfig:
     gae_lambda: near 1, because the first decisions set an edit's style and the reward comes ~64
         beats later (win rate against the start after 40,000 steps: .95 77 %, .99 96 %, 1 74 %).
     kl_target: how far from the reference the policy may settle; kl_weight is where the penalty
-        begins (0 switches it off).
+        begins (0 switches it off). Climbing a judge's true score for 40,000 steps, .05 and .15 win
+        80-85 % and 83-88 % against the start; for 120,000 steps .15 wins 91-94 %.
     """
 
     lr: float = 5e-4
@@ -53,10 +54,10 @@ class PPOConfig:
     gamma: float = 1.0
     gae_lambda: float = 0.99
     value_weight: float = 0.5
-    entropy_weight: float = 0.003
+    entropy_weight: float = 0.01
     max_grad_norm: float = 0.5
     update_kl: float = 0.03
-    kl_target: float = 0.05
+    kl_target: float = 0.15
     kl_weight: float = 0.3
 
     def __post_init__(self) -> None:
