@@ -89,11 +89,12 @@ class RewardScores:
 def find_default_checkpoint(output_dir: Path) -> tuple[Path, str]:
     """The bootstrap or current reward model at its default place, and where it was found.
 
-    Looks under `output_dir` (the workspace), then in the package. Raises CheckpointError.
+    Looks under `output_dir`, then in the current folder (the workspace of commands typed there),
+    then in the package. Raises CheckpointError.
     """
-    workspace = output_dir / DEFAULT_CHECKPOINT
-    if workspace.is_file():
-        return workspace, f"the workspace ({workspace})"
+    for workspace in (output_dir / DEFAULT_CHECKPOINT, Path(DEFAULT_CHECKPOINT)):
+        if workspace.is_file():
+            return workspace, f"the workspace ({workspace})"
     packaged = Path(str(resources.files("rlhf_core"))) / DEFAULT_CHECKPOINT
     if packaged.is_file():
         return packaged, f"the package ({packaged})"

@@ -143,12 +143,20 @@ def test_missing_damaged_and_foreign_checkpoints_raise(
         integration.load_model(tmp_path / "nan.pt")
 
 
-def test_default_checkpoint_is_the_workspaces_first(bootstrap_path: Path, tmp_path: Path) -> None:
+def test_default_checkpoint_is_the_workspaces_first(
+    bootstrap_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = tmp_path / DEFAULT_CHECKPOINT
     place.parent.mkdir(parents=True)
     place.write_bytes(bootstrap_path.read_bytes())
     path, where = find_default_checkpoint(tmp_path)
     assert path == place and "workspace" in where
+    monkeypatch.chdir(tmp_path)
+    path, where = find_default_checkpoint(tmp_path / "runs/elsewhere")
+    assert path.resolve() == place and "workspace" in where
+    place.unlink()
+    path, where = find_default_checkpoint(tmp_path)
+    assert "package" in where and load_reward(path).lineage["synthetic"]
 
 
 def test_bootstrap_says_that_it_is_synthetic(bootstrap_path: Path) -> None:
