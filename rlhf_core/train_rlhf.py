@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from rlhf_core.checkpoints import lineage, load_checkpoint
@@ -173,6 +174,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def _held_out(args: argparse.Namespace) -> list[Item]:
+    """Passages of the data folder's test/, where it has one: they choose the best checkpoint."""
+    if args.split == "test" or not any((args.data_dir / "test").glob("*.*")):
+        return []
+    items = load_items(args.data_dir, args.cache_dir, "test")
+    chosen = np.random.default_rng(0).permutation(len(items))  # songs alike, not the first one
+    return [items[int(i)] for i in chosen]
+
+
 def _trainer(
     args: argparse.Namespace,
     content: dict[str, Any] | None,
@@ -211,6 +221,8 @@ def _trainer(
         dpo=settings.dpo,
         reference=reference,
         votes=votes,
+        held_out=_held_out(args),
+        events=args.output_dir / "logs/tensorboard" if args.tensorboard else None,
         lineage=made_from,
         reward_config=asdict(reward_config),
         run=folder,

@@ -82,6 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="threads of torch (1; on these small batches more help little, and cost much "
         "where another process wants the cores)",
     )
+    loop.add_argument(
+        "--tensorboard", action="store_true", help="TensorBoard event files in logs/tensorboard"
+    )
     loop.add_argument("--log_level", default="INFO", type=str.upper, choices=LOG_LEVELS)
     _reward_arguments(parser.add_argument_group("reward"))
     _algorithm_arguments(parser)

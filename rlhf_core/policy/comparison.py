@@ -140,7 +140,15 @@ def _shape_of(batch: PassageBatch, actions: Tensor) -> tuple[Tensor, Tensor]:
 def bootstrap_mean(
     values: DoubleArray, songs: Sequence[str] | None = None, seed: int = 0
 ) -> dict[str, float]:
-    """Mean over passages, values (P,) or (P, K), with its 95 % interval. {mean, low, high}
+    """Mean over passages, values (P,) or (P, K), with its 95 % interval. {mean, low, high}"""
+    low, high = np.percentile(resampled_means(values, songs, seed), INTERVAL)
+    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
+
+
+def resampled_means(
+    values: DoubleArray, songs: Sequence[str] | None = None, seed: int = 0
+) -> DoubleArray:
+    """Means (BOOTSTRAPS,) as they might have come out.
 
     songs: (P,) whose passages they are. Passages of one song resemble each other, so whole songs
     are resampled; without `songs`, or where there is only one, passages are. Of K tastes each
@@ -155,9 +163,8 @@ def bootstrap_mean(
     size = len(counts)
     picked = rng.multinomial(size, np.full(size, 1 / size), size=BOOTSTRAPS)
     taste = rng.integers(table.shape[1], size=BOOTSTRAPS)
-    draws = (picked * sums[:, taste].T).sum(1) / (picked * counts).sum(1)
-    low, high = np.percentile(draws, INTERVAL)
-    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
+    draws: DoubleArray = (picked * sums[:, taste].T).sum(1) / (picked * counts).sum(1)
+    return draws
 
 
 def win_rate(
@@ -166,11 +173,14 @@ def win_rate(
     """How often one of our edits (P, E) scores above one of theirs (P, F) of the same passage.
 
     Equal scores count half. With an interval over songs; with scores (P, E, K) under K tastes,
-    over tastes as well.
+    over tastes as well. better: the probability that it is above one half. {…, better}
     """
     above = ours[:, :, None] > theirs[:, None, :]
     equal = ours[:, :, None] == theirs[:, None, :]
-    return bootstrap_mean((above + 0.5 * equal).mean((1, 2)), songs)
+    rates = (above + 0.5 * equal).mean((1, 2))
+    draws = resampled_means(rates, songs)
+    better = float((draws > 0.5).mean() + 0.5 * (draws == 0.5).mean())
+    return {**bootstrap_mean(rates, songs), "better": better}
 
 
 def summary(edits: Edits) -> dict[str, Any]:

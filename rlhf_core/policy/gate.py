@@ -38,6 +38,7 @@ WITHHELD_SHARE = 0.3
 TASTES = 200  # draws from the posterior
 JITTER = 1e-9
 
+SURE = 0.9  # probability of being better from which it is accepted; below 1 - SURE: rejected
 MAX_DRIFT = 0.3  # nats per decision: beyond that, a reward model is asked about unknown edits
 MIN_DIVERSITY = 0.3  # of the parent's
 MAX_KEEP_CHANGE = 0.3
@@ -114,11 +115,12 @@ def verdict(results: Mapping[str, Any]) -> dict[str, Any]:
     rate = rates["parent"]
     text = (
         f"it wins {rate['mean']:.0%} against its parent "
-        f"(95 % interval {rate['low']:.0%} to {rate['high']:.0%})"
+        f"(95 % interval {rate['low']:.0%} to {rate['high']:.0%}; better with a probability of "
+        f"{rate['better']:.0%})"
     )
-    if rate["high"] < 0.5:
+    if rate["better"] <= 1 - SURE:
         return {"decision": "reject", "reasons": [f"{text}: it is worse", *doubts]}
-    if rate["low"] <= 0.5:
+    if rate["better"] < SURE:
         return {"decision": "doubtful", "reasons": [f"{text}: that may be luck", *doubts]}
     decision = "doubtful" if doubts else "accept"
     return {"decision": decision, "reasons": [f"{text}: it is better", *doubts]}

@@ -28,6 +28,7 @@ from rlhf_core.plots import save_training_plot
 from rlhf_core.policy.agent import Agent, agent_content, agent_from_content, save_policy
 from rlhf_core.policy.commands import log_file, stop_request
 from rlhf_core.policy.dpo import DPOConfig, DPOTrainer, PairBatch
+from rlhf_core.policy.event_file import EventFile
 from rlhf_core.policy.ppo import PPOConfig, PPOTrainer
 from rlhf_core.policy.rewards import EditRewards, Item, RewardSource
 from rlhf_core.policy.rollout import Rollout, collect
@@ -37,6 +38,7 @@ from rlhf_core.runs import RunFolder
 ALGORITHMS = ("ppo", "dpo")
 BEST_WINDOW = 5  # updates over which "best" is averaged: one roll-out's mean is mostly luck
 MONITOR_EPISODES = 16
+HELD_OUT_EVERY, HELD_OUT_PASSAGES, HELD_OUT_EDITS = 5, 24, 4
 logger = logging.getLogger(__name__)
 
 
@@ -70,6 +72,9 @@ class RLHFTrainer:
     """Trains `agent` on passages with a reward; holds it near `reference` (default: its start).
 
     votes: for DPO on human votes; without them DPO ranks pairs of the policy's own edits.
+    held_out: passages never trained on, whose reward chooses policy_best.pt; without them it is
+        the reward of the training's own roll-outs, averaged over a few updates.
+    events: where TensorBoard event files go, None for none.
     lineage, reward_config: plain values that go into every checkpoint.
     """
 
@@ -85,6 +90,8 @@ class RLHFTrainer:
         dpo: DPOConfig | None = None,
         reference: Agent | None = None,
         votes: VotePairs | None = None,
+        held_out: Sequence[Item] = (),
+        events: Path | None = None,
         lineage: dict[str, Any] | None = None,
         reward_config: dict[str, Any] | None = None,
         run: RunFolder | None = None,
@@ -95,6 +102,8 @@ class RLHFTrainer:
         self.config, self.run, self.lineage = config or TrainingConfig(), run, lineage or {}
         self.reference = reference if reference is not None else copy_of(agent)
         self.votes, self.reward_config = votes, reward_config or {}
+        self.held_out = list(held_out)[:HELD_OUT_PASSAGES]
+        self.events = None if events is None else EventFile(events)
         self.algorithm: PPOTrainer | DPOTrainer = (
             PPOTrainer(agent, self.reference, ppo)
             if self.config.algorithm == "ppo"
@@ -142,19 +151,19 @@ class RLHFTrainer:
         """One update; the row it adds to the history."""
         if isinstance(self.algorithm, PPOTrainer):
             rollout, rewards = self._collect_rollouts_with_learned_rewards()
-            self._keep_best(rewards)
+            unseen = self._keep_best(rewards)
             logs = self.algorithm.update(rollout, rewards.total, self.generator)
             steps, extra = rollout.steps, {}
         else:
             rollout, rewards, pairs = self._preference_pairs()
-            self._keep_best(rewards)
+            unseen = self._keep_best(rewards)
             logs = self.algorithm.update(pairs, self.generator)
             steps, extra = pairs.steps, {"value_loss": None, "approx_kl": None}
         keep = (rollout.actions != Action.CUT)[rollout.batch.valid].float().mean()
         row = {"episode": self.episode, "step": self.step, **rewards.means(), **logs, **extra}
         self.step += steps
         self.episode += 1
-        return {**row, "keep_ratio": float(keep)}
+        return {**row, "keep_ratio": float(keep), "held_out_reward": unseen}
 
     # ---- data
 
@@ -199,6 +208,8 @@ class RLHFTrainer:
 
     def _record(self, row: dict[str, Any]) -> None:
         history.append(self.columns, row)
+        if self.events is not None:
+            self.events.scalars(row["step"], row)
         if self.run is not None:
             self.run.metric(**row)
             share = min(1.0, self.step / self.config.total_steps)
@@ -234,14 +245,34 @@ class RLHFTrainer:
         self.columns = history.load(path or self.logs / "training_history.json")
         return self.columns
 
-    def _keep_best(self, rewards: EditRewards) -> None:
-        """Save the weights when the mean reward of the last updates is the best so far."""
-        recent = [v for v in self.columns.get("total_reward", []) if v is not None]
-        window = [*recent[-(BEST_WINDOW - 1) :], float(rewards.total.mean())]
-        score = sum(window) / len(window)
-        if len(window) == BEST_WINDOW and (self.best is None or score > self.best):
+    def _keep_best(self, rewards: EditRewards) -> float | None:
+        """Save the weights when they are the best so far. The held-out reward, where measured.
+
+        Called before an update, so the weights are those that `rewards` were earned with.
+        """
+        if self.held_out:
+            if self.episode % HELD_OUT_EVERY:
+                return None
+            score = self._held_out_reward()
+        else:
+            recent = [v for v in self.columns.get("total_reward", []) if v is not None]
+            window = [*recent[-(BEST_WINDOW - 1) :], float(rewards.total.mean())]
+            if len(window) < BEST_WINDOW:
+                return None
+            score = sum(window) / len(window)
+        if self.best is None or score > self.best:
             self.best = score
             self._save("policy_best.pt", resumable=False)
+        return score if self.held_out else None
+
+    @torch.no_grad()
+    def _held_out_reward(self) -> float:
+        """Mean reward of edits of the held-out passages, with the same noise every time."""
+        passages = PassageBatch.from_passages(self.held_out, self.agent.device)
+        noise = torch.Generator().manual_seed(self.config.seed)
+        rollout = collect(self.agent, passages, noise, edits=HELD_OUT_EDITS)
+        paid = self.reward(rollout.batch, rollout.actions, self.held_out * HELD_OUT_EDITS)
+        return float(paid.total.mean())
 
     def _save_if_due(self, before: int) -> None:
         interval = self.config.save_interval
@@ -269,7 +300,9 @@ class RLHFTrainer:
     def _finish(self) -> dict[str, Any]:
         final = self._save("policy_final.pt")
         best = self.models / "policy_best.pt"
-        if self.best is None:  # too few updates to tell: the last is as good as any
+        last = self._held_out_reward() if self.held_out else None
+        if self.best is None or (last is not None and last > self.best):
+            # Without a held-out reward: too few updates to tell, the last is as good as any.
             self._save("policy_best.pt", resumable=False)
         self._write_history()
         logger.info("finished at step %d: %s", self.step, final)
@@ -312,6 +345,8 @@ class RLHFTrainer:
         self.columns = history.validate(
             {name: list(values) for name, values in state["history"].items()}, str(path)
         )
+        if self.columns:  # trainings of before this column was
+            self.columns.setdefault("held_out_reward", [None] * len(self.columns["step"]))
         self.step, self.episode, self.best = state["step"], state["episode"], state["best"]
 
 

@@ -25,7 +25,8 @@ def test_win_rate_by_hand() -> None:
     ours, theirs = np.array([[1.0, 3.0], [0.0, 0.0]]), np.array([[2.0], [0.0]])
     rate = comparison.win_rate(ours, theirs)
     assert rate["mean"] == pytest.approx(0.5) and rate["low"] <= 0.5 <= rate["high"]
-    assert comparison.win_rate(ours + 10, theirs) == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    sure = {"mean": 1.0, "low": 1.0, "high": 1.0, "better": 1.0}
+    assert comparison.win_rate(ours + 10, theirs) == sure
 
 
 def test_bootstrap_interval_covers_the_mean_as_often_as_it_says() -> None:
@@ -73,10 +74,10 @@ def results(**changes: Any) -> dict[str, Any]:
         base = {"diversity": 0.4, "keep_ratio": 0.8, "dense_reward": {"mean": 0.6}}
         return {**base, **values}
 
-    rate = changes.get("rate", (0.7, 0.6, 0.8))
+    rate = changes.get("rate", (0.7, 0.6, 0.8, 0.99))
     return {
         "contenders": {"policy": contender(**changes.get("policy", {})), "parent": contender()},
-        "win_rates": {"parent": dict(zip(("mean", "low", "high"), rate, strict=True))},
+        "win_rates": {"parent": dict(zip(("mean", "low", "high", "better"), rate, strict=True))},
         "kl_to_parent": changes.get("kl", 0.05),
     }
 
@@ -85,8 +86,8 @@ def results(**changes: Any) -> dict[str, Any]:
     ("changes", "decision", "word"),
     [
         ({}, "accept", "better"),
-        ({"rate": (0.55, 0.45, 0.65)}, "doubtful", "luck"),
-        ({"rate": (0.3, 0.2, 0.4)}, "reject", "worse"),
+        ({"rate": (0.55, 0.45, 0.65, 0.89)}, "doubtful", "luck"),
+        ({"rate": (0.3, 0.2, 0.4, 0.01)}, "reject", "worse"),
         ({"kl": 0.9}, "doubtful", "nats"),
         ({"policy": {"diversity": 0.05}}, "doubtful", "repeats itself"),
         ({"policy": {"keep_ratio": 0.3}}, "doubtful", "keeps 30%"),

@@ -55,7 +55,8 @@ def test_intervals_cover_tastes_that_disagree() -> None:
     """Half of the tastes like ours on every song, half like theirs: nothing is known."""
     ours = np.ones((12, 2, 50)) * np.where(np.arange(50) % 2 == 0, 1.0, -1.0)
     rate = comparison.win_rate(ours, np.zeros((12, 2, 50)), [f"s{i}" for i in range(12)])
-    assert rate == {"mean": 0.5, "low": 0.0, "high": 1.0}
+    assert (rate["mean"], rate["low"], rate["high"]) == (0.5, 0.0, 1.0)
+    assert 0.45 < rate["better"] < 0.55
 
 
 def test_tastes_have_the_posterior_s_mean_and_spread(

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from rlhf_core import history
 from rlhf_core.checkpoints import load_checkpoint
+from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import CheckpointError, DataError
 from rlhf_core.policy.agent import Agent, agent_from_content, load_policy
+from rlhf_core.policy.ppo import PPOConfig
 from rlhf_core.policy.rewards import EditRewards, Item, RewardSource, dense_only
 from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
 from rlhf_core.runs import RunFolder, read_lines, running
@@ -144,6 +146,33 @@ def test_a_stop_signal_saves_a_checkpoint_and_says_how_to_go_on(
     assert load_checkpoint(path, "policy")["training"]["episode"] == 2
     assert f"--checkpoint {path}" in (tmp_path / "logs/training.log").read_text()
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "cancelled"
+
+
+def test_the_best_checkpoint_is_chosen_on_passages_never_trained_on(
+    small_agent: Agent, items: list[Item], tmp_path: Path
+) -> None:
+    """A reward that turns on the policy on unseen passages: the best is then not the last."""
+    trained = items[:8]
+    known = {(state.song_id, passage.start_beat) for state, passage in trained}
+
+    def two_faced(batch: PassageBatch, actions: Tensor, given: Sequence[Item]) -> EditRewards:
+        cut = ((actions == Action.CUT) & batch.valid).sum(1) / batch.lengths
+        ours = torch.tensor([(s.song_id, p.start_beat) in known for s, p in given])
+        paid = torch.where(ours, cut, -cut)
+        return EditRewards(paid, paid, paid)
+
+    trainer = RLHFTrainer(
+        small_agent, trained, two_faced, tmp_path, config(6000), held_out=items[8:],
+        ppo=PPOConfig(lr=3e-3, kl_weight=0.0), events=tmp_path / "events",
+    )  # fmt: skip
+    results = trainer.train()
+    unseen = [v for v in trainer.columns["held_out_reward"] if v is not None]
+    assert len(unseen) >= 3 and unseen[-1] < unseen[0] - 0.1
+    assert trainer.best == max(unseen)
+    best = load_checkpoint(Path(results["best_checkpoint"]), "policy")
+    assert best["episode"] == 5 * unseen.index(max(unseen))
+    (events,) = (tmp_path / "events").iterdir()
+    assert events.read_bytes().count(b"training/total_reward") == trainer.episode
 
 
 KILLED = """
