@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,6 +44,7 @@ from rlhf_core.reward.learned_reward_integration import (
     LearnedRewardIntegration,
     find_default_checkpoint,
 )
+from rlhf_core.reward.parallel import process_group
 from rlhf_core.runs import RunFolder, running
 
 __all__ = ["LearnedRewardConfig", "RLHFTrainer", "main"]
@@ -239,9 +241,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def body() -> None:
-        start_logging(args.log_level)
         try:
-            run(args)
+            with process_group("nccl" if args.device.startswith("cuda") else "gloo") as rank:
+                start_logging(args.log_level if rank == 0 else "ERROR")
+                if rank == 0:
+                    run(args)
+                    return
+                # The others only lend their hands; what they write is nobody's.
+                with tempfile.TemporaryDirectory() as folder:
+                    args.output_dir = Path(folder)
+                    run(args)
         except torch.cuda.OutOfMemoryError as error:
             raise ConfigError(OUT_OF_MEMORY) from error
 

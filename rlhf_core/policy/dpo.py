@@ -19,6 +19,8 @@ from rlhf_core.errors import ConfigError
 from rlhf_core.policy.agent import Agent
 from rlhf_core.policy.losses import entropy, kl_categorical, masked_mean, preference_loss
 from rlhf_core.policy.rollout import Rollout, evaluate, from_actions, taken
+from rlhf_core.policy.shares import averaged, my_rows, weight
+from rlhf_core.reward.parallel import average_gradients
 
 LOSSES = ("sigmoid", "ipo")
 
@@ -104,18 +106,20 @@ class DPOTrainer:
         for _ in range(self.config.epochs):
             order = torch.randperm(pairs.batch.size, generator=generator).to(pairs.label.device)
             logs += [
-                self._step(pairs.select(rows))
-                for rows in torch.split(order, self.config.minibatch_pairs)
+                self._step(pairs, rows) for rows in torch.split(order, self.config.minibatch_pairs)
             ]
         return {key: sum(log[key] for log in logs) / len(logs) for key in logs[0]}
 
-    def _step(self, pairs: PairBatch) -> dict[str, float]:
-        loss, log = self.loss(pairs)
+    def _step(self, pairs: PairBatch, rows: Tensor) -> dict[str, float]:
+        """One optimiser step on some pairs (this process's share of them)."""
+        part = weight(rows, torch.ones_like(pairs.label))
+        loss, log = self.loss(pairs.select(my_rows(rows)))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (part * loss).backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.agent.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.agent.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
-        return {**log, "grad_norm": float(norm)}
+        return {**averaged(log, dict.fromkeys(log, part)), "grad_norm": float(norm)}
 
     def loss(self, pairs: PairBatch) -> tuple[Tensor, dict[str, float]]:
         """Mean loss of some pairs, and what is worth logging of them."""

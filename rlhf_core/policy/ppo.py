@@ -30,6 +30,8 @@ from rlhf_core.policy.losses import (
     value_loss,
 )
 from rlhf_core.policy.rollout import Rollout, evaluate, taken
+from rlhf_core.policy.shares import averaged, my_rows, weight
+from rlhf_core.reward.parallel import average_gradients
 
 KL_WEIGHT_RANGE = (1e-3, 20.0)
 KL_WEIGHT_STEP = 1.5
@@ -104,7 +106,7 @@ class PPOTrainer:
         logs, stopped = [], False
         for _ in range(config.epochs):
             epoch = [
-                self._step(rollout.select(rows), advantages[rows], returns[rows], reference[rows])
+                self._step(rollout, rows, advantages, returns, reference)
                 for rows in minibatches(rollout, config.minibatch_episodes, generator)
             ]
             logs += epoch
@@ -133,24 +135,39 @@ class PPOTrainer:
         return normalise(advantages, rollout.free), returns
 
     def _step(
-        self, part: Rollout, advantages: Tensor, returns: Tensor, reference: Tensor
+        self,
+        rollout: Rollout,
+        rows: Tensor,
+        advantages: Tensor,
+        returns: Tensor,
+        reference: Tensor,
     ) -> dict[str, float]:
-        config, free = self.config, part.free
+        """One optimiser step on some episodes (this process's share of them)."""
+        config, mine = self.config, my_rows(rows)
+        decisions = weight(rows, rollout.free.sum(1))
+        beats = weight(rows, rollout.batch.lengths)
+        part = rollout.select(mine)
         log_probs, values = evaluate(self.agent, part)
         policy, approx_kl, clipped = clipped_objective(
-            taken(log_probs, part.actions), part.log_probs, advantages, free, config.clip
+            taken(log_probs, part.actions),
+            part.log_probs,
+            advantages[mine],
+            part.free,
+            config.clip,
         )
-        value = value_loss(values, returns, part.batch.valid)
-        randomness = masked_mean(entropy(log_probs), free)
-        drift = masked_mean(kl_categorical(log_probs, reference), free)
-        loss = policy + config.value_weight * value - config.entropy_weight * randomness
+        value = value_loss(values, returns[mine], part.batch.valid)
+        randomness = masked_mean(entropy(log_probs), part.free)
+        drift = masked_mean(kl_categorical(log_probs, reference[mine]), part.free)
+        loss = policy - config.entropy_weight * randomness
         if config.kl_weight > 0:
             loss = loss + self.kl_weight * drift
+        loss = decisions * loss + beats * config.value_weight * value
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.agent.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
         self.optimizer.step()
-        return {
+        log = {
             "policy_loss": float(policy.detach()),
             "value_loss": float(value.detach()),
             "approx_kl": float(approx_kl),
@@ -159,6 +176,8 @@ class PPOTrainer:
             "kl_reference": float(drift.detach()),
             "grad_norm": float(norm),
         }
+        weights = dict.fromkeys(log, decisions) | {"value_loss": beats, "grad_norm": 1.0}
+        return averaged(log, weights)
 
     def _adapt(self, drift: float) -> None:
         if self.config.kl_weight <= 0:
