@@ -81,18 +81,21 @@ def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     server.stop()
 
 
-def run_of(page: Page, kind: str) -> str:
-    """Wait for the newest run of a kind to be shown as finished; returns its id."""
+ENDED = """([before, kind]) => {
+  const run = document.querySelector("#run-status .fa-run");
+  const id = document.querySelector("#run-status .fa-run-id")?.innerText ?? "";
+  const ended = ["finished", "failed", "cancelled"].includes(run?.dataset.state);
+  return ended && id !== before && id.startsWith(kind + "-") ? run.dataset.state : null;
+}"""
+
+
+def press_and_wait(page: Page, button: str, kind: str) -> None:
+    """Press a button and wait until a new run of a kind is shown as finished."""
     label = page.locator("#run-status .fa-run-id")
-    expect(label).to_have_text(re.compile(f"^{kind}-"), timeout=WAIT)
-    state = page.locator("#run-status .fa-run")
-    page.wait_for_function(
-        "() => ['finished', 'failed', 'cancelled'].includes("
-        "document.querySelector('#run-status .fa-run')?.dataset.state)",
-        timeout=WAIT,
-    )
-    assert state.get_attribute("data-state") == "finished", page.locator("#run-status").inner_text()
-    return label.inner_text()
+    before = label.inner_text() if label.count() else ""
+    page.locator(button).click()
+    state = page.wait_for_function(ENDED, arg=[before, kind], timeout=WAIT).json_value()
+    assert state == "finished", page.locator("#run-status").inner_text()
 
 
 def test_01_a_researcher_uploads_a_song_and_invites_an_annotator(
@@ -190,8 +193,7 @@ def test_05_one_vote_is_undone(studio: Studio) -> None:
 
 def test_06_the_reward_learns(studio: Studio) -> None:
     page = studio.open_tab("Train")
-    page.locator("#retrain-reward").click()
-    run_of(page, "train-reward")
+    press_and_wait(page, "#retrain-reward", "train-reward")
     expect(page.locator("#reward-versions")).to_contain_text("reward_v1")
     # One song is not enough for a figure on songs left out, and the card says so.
     expect(page.locator("#reward-versions")).to_contain_text("at least two songs")
@@ -202,8 +204,7 @@ def test_07_a_policy_is_proposed(studio: Studio, algorithm: str, version: str) -
     page = studio.open_tab("Train")
     page.locator(f"#algorithm input[value={algorithm}]").check()
     page.locator("#steps input").fill("2048")
-    page.locator("#train-policy").click()
-    run_of(page, "train-policy|evaluate")
+    press_and_wait(page, "#train-policy", "evaluate")  # which follows by itself
     expect(page.locator("#policy-versions")).to_contain_text(version, timeout=WAIT)
 
 
@@ -214,8 +215,7 @@ def test_08_promoting_makes_new_pairs_from_the_new_version(studio: Studio) -> No
     page.locator("#promote").click()
     expect(page.locator("#version-message")).to_contain_text("policy_v2")
     page.locator("#pairs-count input").fill("3")
-    page.locator("#make-pairs").click()
-    run_of(page, "generate")
+    press_and_wait(page, "#make-pairs", "generate")
     page = studio.open_tab("Results")
     expect(page.locator("#pair-player")).to_contain_text("policy_v2", timeout=WAIT)
 
