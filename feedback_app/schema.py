@@ -103,6 +103,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             outcome VARCHAR NOT NULL CHECK (outcome IN ('passed', 'failed', 'skipped')),
             correct INTEGER, trials INTEGER, details JSON, created_at TIMESTAMP NOT NULL)""",
     ),
+    (
+        # What a vote on a waiting pair is expected to tell the newest reward model, and why each
+        # assignment was given: score, random, cross, gold or repeat.
+        """CREATE TABLE pair_scores (
+            pair_id VARCHAR PRIMARY KEY, reward_model VARCHAR NOT NULL,
+            information DOUBLE NOT NULL, place INTEGER NOT NULL, run_id VARCHAR,
+            created_at TIMESTAMP NOT NULL)""",
+        "ALTER TABLE assignments ADD COLUMN reason VARCHAR",
+        "ALTER TABLE assignments ADD COLUMN information DOUBLE",
+    ),
 )
 
 
