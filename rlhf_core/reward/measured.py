@@ -1,0 +1,86 @@
+"""What is known of edits before any fit: their embeddings, and the numbers that baselines use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlhf_core.audio.feature_table import BEAT_FEATURES
+from rlhf_core.editing.actions import Action
+from rlhf_core.editing.attributes import edit_attributes
+from rlhf_core.editing.dynamics import output_order, reward_inputs
+from rlhf_core.reward.dataset import EditKey, Vote, collate
+from rlhf_core.reward.model import LearnedRewardModel
+from rlhf_core.reward.posterior import STRENGTH_WEIGHT, Votes
+from rlhf_core.types import AudioState, DoubleArray
+
+CHUNK: Final = 64
+
+States = Mapping[str, AudioState]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of each edit before any fit: embeddings and the baselines' single numbers."""
+
+    phi: dict[EditKey, DoubleArray]
+    shuffled: dict[EditKey, DoubleArray]  # the same actions on other beats
+    silent: dict[EditKey, DoubleArray]  # beat features replaced by their mean
+    length: dict[EditKey, DoubleArray]  # (1,) output beats per beat
+    keep: dict[EditKey, DoubleArray]  # (1,) share of beats kept
+    attributes: dict[EditKey, DoubleArray]  # (K,) hand-made ones, `edit_attributes`
+
+
+def embed_in_chunks(
+    model: LearnedRewardModel, edits: Sequence[EditKey], states: States, seed: int
+) -> Measured:
+    """Embed every edit, plainly, with its actions shuffled, and with the audio taken away."""
+    rng = np.random.default_rng(seed)
+    result = Measured({}, {}, {}, {}, {}, {})
+    ordered = sorted(set(edits), key=lambda e: (e.passage.n_beats, e.song_id, e.actions))
+    for start in range(0, len(ordered), CHUNK):
+        part = ordered[start : start + CHUNK]
+        mixed = [replace(e, actions=tuple(rng.permutation(e.actions).tolist())) for e in part]
+        batch, actions = collate(part, states)
+        _store(result.phi, part, _embed(model, *reward_inputs(batch, actions)))
+        _store(result.shuffled, part, _embed(model, *reward_inputs(*collate(mixed, states))))
+        features, ids, valid = reward_inputs(batch, actions)
+        features = features.clone()
+        features[..., :BEAT_FEATURES] = model.normaliser.mean
+        _store(result.silent, part, _embed(model, features, ids, valid))
+        length = output_order(batch, ids).lengths / batch.lengths
+        keep = ((ids != Action.CUT) & valid).sum(1) / batch.lengths
+        _store(result.length, part, length[:, None])
+        _store(result.keep, part, keep[:, None])
+        _store(result.attributes, part, edit_attributes(batch, ids))
+    return result
+
+
+def _embed(model: LearnedRewardModel, features: Tensor, ids: Tensor, valid: Tensor) -> Tensor:
+    with torch.no_grad():
+        phi: Tensor = model.embed(features, ids, valid)
+    return phi
+
+
+def _store(into: dict[EditKey, DoubleArray], edits: Sequence[EditKey], values: Tensor) -> None:
+    into.update(zip(edits, values.double().numpy(), strict=True))
+
+
+def as_numbers(votes: Sequence[Vote], phi: Mapping[EditKey, DoubleArray]) -> Votes:
+    """Votes as the head's likelihood reads them. phi: embedding of every edit."""
+    names = sorted({vote.annotator for vote in votes})
+    outcome = {"a": 1, "b": -1, "tie": 0, "both_bad": 0}
+    return Votes(
+        differences=np.stack([phi[vote.edit_a] - phi[vote.edit_b] for vote in votes]),
+        outcome=np.array([outcome[vote.choice] for vote in votes], dtype=np.int64),
+        weight=np.array(
+            [1.0 if vote.strength is None else STRENGTH_WEIGHT[vote.strength] for vote in votes]
+        ),
+        annotator=np.array([names.index(vote.annotator) for vote in votes], dtype=np.int64),
+        side=np.array([-1.0 if vote.b_first else 1.0 for vote in votes]),
+    )
