@@ -113,6 +113,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE assignments ADD COLUMN reason VARCHAR",
         "ALTER TABLE assignments ADD COLUMN information DOUBLE",
     ),
+    (
+        # Who was excluded or weighted and why, so that it can be taken back.
+        """CREATE TABLE weight_changes (
+            change_id VARCHAR PRIMARY KEY, annotator VARCHAR NOT NULL, before DOUBLE NOT NULL,
+            after DOUBLE NOT NULL, reason VARCHAR, created_at TIMESTAMP NOT NULL,
+            undone_at TIMESTAMP)""",
+    ),
 )
 
 
