@@ -28,7 +28,8 @@ class Settings:
     check. repeat_rate, gold_rate: shares of hidden repeats (sides swapped, after repeat_gap other
     votes at least) and of pairs with an obviously broken edit. fast_vote_ms: a vote that comes
     sooner after both sides were heard is noted as too fast. launcher: put before a run's command
-    (torchrun, srun, ssh).
+    (torchrun, srun, ssh) of the kinds in launcher_kinds; a word with {command} takes the whole
+    command as shell text.
     """
 
     host: str = "127.0.0.1"
@@ -64,6 +65,7 @@ class Settings:
     share_broad: float = 0.25
     # Runs
     launcher: tuple[str, ...] = ()
+    launcher_kinds: tuple[str, ...] = ("train-policy", "bootstrap")
     nice: int = 10
     threads: int = 1
     cancel_grace_s: float = 20.0
@@ -83,6 +85,8 @@ class Settings:
             raise InvalidError(f"settings {', '.join(SHARES)} must add up to 1")
         if not 0 <= self.port <= 65535:
             raise InvalidError(f"setting port is {self.port}; it must be 0..65535")
+        if any(not word.strip() for word in self.launcher):
+            raise InvalidError("setting launcher has an empty word; give one word per item")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
