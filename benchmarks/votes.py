@@ -35,7 +35,7 @@ import orjson
 PAIRS, PEOPLE, PLACES = 2400, 50, 20
 SETTINGS = {
     "AUTO_PREPARE": "false", "AUTO_GENERATE": "false", "REQUIRED_REGION_SHARE": "0",
-    "VOTES_PER_PAIR": str(PLACES),
+    "VOTES_PER_PAIR": str(PLACES), "VOTES_PER_MINUTE": "1000000", "READS_PER_MINUTE": "1000000",
 }  # fmt: skip
 BARS = {"p50": 20.0, "p95": 100.0, "ratio": 5.0}
 QUEUE = "/by-queue"

@@ -17,7 +17,8 @@ import gradio as gr
 from fastapi import FastAPI, Request
 from starlette.middleware.cors import CORSMiddleware
 
-from feedback_app.middleware import Gate, SameOrigin, SecurityHeaders
+from feedback_app.limits import RateLimits
+from feedback_app.middleware import BodyLimits, Gate, SameOrigin, SecurityHeaders
 from feedback_app.server import add_routes
 from feedback_app.services import Services
 from feedback_app.static import UiFiles
@@ -33,7 +34,10 @@ def build_app(services: Services, *, pages: bool = True) -> FastAPI:
     app.mount("/static", UiFiles())
     if pages:
         _mount_pages(app, services)
+    # The last one added is the first that a request meets.
+    app.add_middleware(RateLimits, settings=services.settings)
     app.add_middleware(Gate, sessions=services.sessions)
+    app.add_middleware(BodyLimits, max_upload_total_mb=services.settings.max_upload_total_mb)
     app.add_middleware(SameOrigin)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(CORSMiddleware, allow_origins=[])

@@ -1,24 +1,43 @@
 """ASGI middlewares: who is asking, may they, and the headers that every answer carries.
 
 Plain ASGI classes (FastAPI's `@app.middleware` halves throughput). `Gate` guards whole path
-prefixes, so that every route of a mounted Gradio app, known or not, is behind its role.
+prefixes, so that every route of a mounted Gradio app, known or not, is behind its role; and of
+Gradio's routes only those that the page uses are let through, so that a route which a new version
+of Gradio brings is shut until somebody opens it here.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import re
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feedback_app.answers import answer
 from feedback_app.auth import Account, Sessions
 
 COOKIE = "session"
 SAFE = ("GET", "HEAD", "OPTIONS")
 GATES = {"/annotate": ("annotator", "researcher"), "/research": ("researcher",)}
+_PAGE = (
+    r"/?|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/(assets|static|svelte)/.+"
+    r"|/gradio_api/(startup-events|info/?|theme\.css|app_id/?|heartbeat/\w+)"
+)
+# What the pages ask of Gradio, and our own routes below /research. `file=` is of uploads, never an
+# address; the annotator's page calls nothing.
+OPEN_PATHS = {
+    ("/annotate", "GET"): re.compile(_PAGE),
+    ("/research", "GET"): re.compile(
+        rf"{_PAGE}|/(media|original|download)/.+"
+        r"|/gradio_api/(queue/data|upload_progress|file=/.+)"
+    ),
+    ("/research", "POST"): re.compile(
+        r"/gradio_api/(queue/join|run/\w+|upload|cancel|reset)/?"
+    ),
+}
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -33,16 +52,9 @@ HEADERS = {
         "worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
     ),
 }
+MEGABYTE = 1024 * 1024
 BODY_LIMIT = 128 * 1024
-
-
-async def answer(send: Send, status: int, body: dict[str, Any], **headers: str) -> None:
-    """Send a small JSON answer."""
-    data = json.dumps(body).encode()
-    head = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
-    head += [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": data})
+PAGE_BODY_LIMIT = 8 * MEGABYTE
 
 
 class SecurityHeaders:
@@ -67,23 +79,51 @@ class SecurityHeaders:
 
 
 class SameOrigin:
-    """Refuses unsafe requests that another site's page has made, and oversized small forms."""
+    """Refuses unsafe requests that another site's page has made."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] not in SAFE:
-            headers = Headers(scope=scope)
-            if not _same_origin(headers):
-                await answer(send, 403, {"error": "this request came from another site"})
-                return
-            length = headers.get("content-length", "0")
-            own = not any(_under(scope["path"], prefix) for prefix in GATES)
-            if own and (not length.isdigit() or int(length) > BODY_LIMIT):
-                await answer(send, 413, {"error": f"a request body is at most {BODY_LIMIT} bytes"})
-                return
+        checked = scope["type"] == "http" and scope["method"] not in SAFE
+        if checked and not _same_origin(Headers(scope=scope)):
+            await answer(send, 403, {"error": "this request came from another site"})
+            return
         await self.app(scope, receive, send)
+
+
+class BodyLimits:
+    """Bounds the size of request bodies, whether their length is told beforehand or not."""
+
+    def __init__(self, app: ASGIApp, max_upload_total_mb: int) -> None:
+        self.app = app
+        self.upload = max_upload_total_mb * MEGABYTE
+
+    def _limit(self, path: str) -> int:
+        if path.startswith("/research/gradio_api/upload"):
+            return self.upload
+        return PAGE_BODY_LIMIT if any(_under(path, prefix) for prefix in GATES) else BODY_LIMIT
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in SAFE:
+            await self.app(scope, receive, send)
+            return
+        limit, taken = self._limit(scope["path"]), 0
+        words = f"a request to this address is at most {limit} bytes"
+        length = Headers(scope=scope).get("content-length", "0")
+        if not length.isdigit() or int(length) > limit:
+            await answer(send, 413, {"error": words})
+            return
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > limit:  # it came in pieces, without a length
+                raise HTTPException(413, words)
+            return message
+
+        await self.app(scope, counted, send)
 
 
 class Gate:
@@ -101,13 +141,26 @@ class Gate:
         token = cookie_parser(headers.get("cookie", "")).get(COOKIE)
         account = self.sessions.account(token)
         scope["account"] = account
-        roles = next((r for prefix, r in GATES.items() if _under(scope["path"], prefix)), None)
-        if roles is None or (account is not None and account.role in roles):
+        prefix = next((prefix for prefix in GATES if _under(scope["path"], prefix)), None)
+        if prefix is None:
             await self.app(scope, receive, send)
+        elif account is not None and account.role in GATES[prefix]:
+            await self._inside(prefix, scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
             await _refuse(scope, headers, account, send)
+
+    async def _inside(self, prefix: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let through what the page uses, and nothing else of what Gradio answers."""
+        method: str = scope.get("method", "")  # a websocket has none
+        known = OPEN_PATHS.get((prefix, "GET" if method == "HEAD" else method))
+        if known is not None and known.fullmatch(scope["path"].removeprefix(prefix)):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await answer(send, 403, {"error": "this address is not part of the page"})
 
 
 async def _refuse(scope: Scope, headers: Headers, account: Account | None, send: Send) -> None:

@@ -25,17 +25,27 @@ class Settings:
 
     imitation_steps: 0 leaves the number to the command. test_share: share of added songs that are
     held out for testing. headphone_skip: an annotator may go on without passing the headphone
-    check. repeat_rate, gold_rate: shares of hidden repeats (sides swapped, after repeat_gap other
+    check; headphone_again: who skipped or failed it is asked again at each sitting.
+    assign_score, assign_random, assign_cross: shares in which waiting pairs are given: by what a
+    vote would tell the newest reward model (0: nothing is ranked), by chance, across versions.
+    repeat_rate, gold_rate: shares of hidden repeats (sides swapped, after repeat_gap other
     votes at least) and of pairs with an obviously broken edit. fast_vote_ms: a vote that comes
     sooner after both sides were heard is noted as too fast. launcher: put before a run's command
     (torchrun, srun, ssh) of the kinds in launcher_kinds; a word with {command} takes the whole
-    command as shell text.
+    command as shell text. max_upload_mb is of one file, max_upload_total_mb of one upload.
+    …_per_minute: how often one person may ask (sign-ins: one address); a minute's worth at once.
     """
 
     host: str = "127.0.0.1"
     port: int = 7860
     session_days: int = 14
     max_upload_mb: int = 300
+    max_upload_total_mb: int = 2000
+    sign_ins_per_minute: int = 60
+    votes_per_minute: int = 240
+    reads_per_minute: int = 1200
+    uploads_per_minute: int = 120
+    actions_per_minute: int = 1200
     # Annotation
     votes_per_pair: int = 1
     lease_minutes: int = 30
@@ -45,10 +55,14 @@ class Settings:
     tags: tuple[str, ...] = ("rough join", "lost groove", "good flow", "too short", "too long")
     headphone_check: bool = True
     headphone_skip: bool = True
+    headphone_again: bool = True
     repeat_rate: float = 0.06
     repeat_gap: int = 8
     gold_rate: float = 0.04
     fast_vote_ms: int = 250
+    assign_score: float = 0.5
+    assign_random: float = 0.35
+    assign_cross: float = 0.15
     # Making pairs
     auto_generate: bool = True
     low_water: int = 6
@@ -72,17 +86,24 @@ class Settings:
 
     def __post_init__(self) -> None:
         at_least_one = (
-            "session_days", "max_upload_mb", "votes_per_pair", "lease_minutes", "goal",
+            "session_days", "max_upload_mb", "max_upload_total_mb", "votes_per_pair", *RATES,
+            "lease_minutes", "goal",
             "generate_count", "threads", "first_pairs", "bootstrap_pairs", "repeat_gap",
         )  # fmt: skip
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise InvalidError(f"setting {name} is {getattr(self, name)}; it must be >= 1")
-        for name in ("required_region_share", "test_share", "repeat_rate", "gold_rate", *SHARES):
+        for name in ("required_region_share", "test_share", "repeat_rate", "gold_rate", *SHARES, *ASSIGN):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidError(f"setting {name} is {getattr(self, name)}; it must be 0..1")
-        if abs(sum(getattr(self, name) for name in SHARES) - 1) > 1e-6:
-            raise InvalidError(f"settings {', '.join(SHARES)} must add up to 1")
+        for names in (SHARES, ASSIGN):
+            if abs(sum(getattr(self, name) for name in names) - 1) > 1e-6:
+                raise InvalidError(f"settings {', '.join(names)} must add up to 1")
+        if self.assign_random == 0:
+            raise InvalidError(
+                "setting assign_random is 0; it must be above 0: accuracy is measured on pairs "
+                "that were given by chance"
+            )
         if not 0 <= self.port <= 65535:
             raise InvalidError(f"setting port is {self.port}; it must be 0..65535")
         if any(not word.strip() for word in self.launcher):
@@ -92,7 +113,12 @@ class Settings:
         return asdict(self)
 
 
+RATES = (
+    "sign_ins_per_minute", "votes_per_minute", "reads_per_minute", "uploads_per_minute",
+    "actions_per_minute",
+)  # fmt: skip
 SHARES = ("share_random", "share_chosen", "share_cross", "share_broad")
+ASSIGN = ("assign_score", "assign_random", "assign_cross")
 
 
 def load_settings(
