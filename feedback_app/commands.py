@@ -38,7 +38,7 @@ class Context:
     folder: Path
 
     def module(self, name: str) -> list[str]:
-        return [*self.settings.launcher, sys.executable, "-m", f"rlhf_core.{name}"]
+        return [sys.executable, "-m", f"rlhf_core.{name}"]
 
     def data(self) -> list[str]:
         """--data_dir, --cache_dir, --output_dir of this run; links its songs."""

@@ -21,7 +21,7 @@ import duckdb
 
 from feedback_app import processes
 from feedback_app.commands import KINDS, Context, build
-from feedback_app.database import Row
+from feedback_app.database import Row, utc_now
 from feedback_app.errors import AppError, ConflictError, InvalidError
 from feedback_app.ingest import Ingest
 from feedback_app.settings import Settings
@@ -48,6 +48,10 @@ class Jobs:
         self.settings = settings
         self.ingest = Ingest(store, workspace)
         self._build = build
+        if unknown := sorted(set(settings.launcher_kinds) - set(KINDS)):
+            raise InvalidError(
+                f"setting launcher_kinds names {', '.join(unknown)}; known: {', '.join(KINDS)}"
+            )
         self._lock = threading.RLock()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._kill_at: dict[str, float] = {}
@@ -156,6 +160,12 @@ class Jobs:
         folder.mkdir(parents=True, exist_ok=True)
         context = Context(self.store, self.workspace, self.settings, folder)
         argv, settings = self._build(run["kind"], run["settings"], context)
+        if run["kind"] in self.settings.launcher_kinds:
+            argv = processes.launched(argv, self.settings.launcher)
+        settings = settings | {
+            "code_version": processes.code_version(),
+            "started_at": utc_now().isoformat() + "Z",
+        }
         env = processes.environment(self.settings)
         process = processes.start(argv, folder, env, self.settings.nice)
         self._children[run["run_id"]] = process
@@ -200,7 +210,9 @@ class Jobs:
         errors = [line for line in log.splitlines() if line.startswith("error:")]
         if errors:
             return errors[-1].removeprefix("error:").strip()
-        return f"the process ended without a result. The end of its log:\n{log}".strip()
+        child = self._children.get(run["run_id"])
+        words = processes.ending(None if child is None else child.poll())
+        return f"{words}. The end of its log:\n{log}" if log else f"{words}. Its log is empty."
 
     def _finish(self, run: Row) -> None:
         made = self.ingest.results(run)

@@ -7,16 +7,62 @@ id can be used again by the system, so a process is known by its id and the time
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
+import rlhf_core
+from feedback_app.errors import InvalidError
 from feedback_app.settings import Settings
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+COMMAND = "{command}"  # where a launcher wants the whole command as one quoted word
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """What code this is: `git describe` of a checkout, else the package's version."""
+    if (PACKAGE_ROOT / ".git").exists() and shutil.which("git"):
+        found = subprocess.run(
+            ["git", "-C", str(PACKAGE_ROOT), "describe", "--always", "--tags", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if found.returncode == 0 and found.stdout.strip():
+            return f"{rlhf_core.__version__} ({found.stdout.strip()})"
+    return rlhf_core.__version__
+
+
+def launched(argv: Sequence[str], launcher: Sequence[str]) -> list[str]:
+    """The command behind its launcher (torchrun, srun, ssh).
+
+    Where a word of the launcher holds `{command}`, the command goes there as shell text; else it
+    is appended word by word. Raises InvalidError where the launcher's program is not there.
+
+    >>> launched(["python", "-m", "a b"], [])
+    ['python', '-m', 'a b']
+    """
+    if not launcher:
+        return list(argv)
+    program = launcher[0]
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    found = shutil.which(program, path=places)
+    if found is None:
+        raise InvalidError(
+            f"the launcher {program!r} (setting `launcher`) is not a program on this machine. "
+            "Install it, give its full path, or empty the setting."
+        )
+    rest = list(launcher[1:])
+    if any(COMMAND in word for word in rest):
+        return [found, *(word.replace(COMMAND, shlex.join(argv)) for word in rest)]
+    return [found, *rest, *argv]
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -77,11 +123,50 @@ def is_alive(pid: int | None, started: str | None) -> bool:
 
 
 def end_group(pid: int, *, kill: bool) -> None:
-    """SIGTERM (or SIGKILL) to everything that the run started."""
+    """SIGTERM (or SIGKILL) to everything that the run started.
+
+    A launcher such as torchrun gives its workers sessions of their own and passes SIGTERM on to
+    them; SIGKILL it cannot pass on, so that goes to every descendant.
+    """
+    below = descendants(pid) if kill else []
+    _signal_group(pid, signal.SIGKILL if kill else signal.SIGTERM)
+    for child in below:
+        _signal_group(child, signal.SIGKILL)
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
     try:
-        os.killpg(pid, signal.SIGKILL if kill else signal.SIGTERM)
+        os.killpg(pid, number)
     except ProcessLookupError:
-        return  # it has ended by itself
+        return  # it has ended by itself, or leads no group
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids below one, where the system tells (Linux); [] elsewhere."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended while we looked
+        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found, waiting = [], [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def ending(status: int | None) -> str:
+    """How a process ended, in words; status as `Popen.returncode` (None: not known)."""
+    if status is None:
+        return "the process is gone without a result (killed, or the machine was restarted)"
+    if status == -signal.SIGKILL:
+        return "the process was killed by the system, most often because memory ran out"
+    if status < 0:
+        return f"the process was ended by {signal.Signals(-status).name}"
+    return f"the process ended with status {status} and without a result"
 
 
 def tail(path: Path, lines: int = 40) -> str:
