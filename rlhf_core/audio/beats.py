@@ -10,20 +10,18 @@ beat gets a fixed grid, and says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d, uniform_filter1d
+from scipy.ndimage import gaussian_filter1d
 
 from rlhf_core.audio.corrections import tapped_line
-from rlhf_core.audio.filters import chroma_filters, frame_count, mel_filters, power_blocks
+from rlhf_core.audio.onsets import Onsets, onset_envelope, standardised
 from rlhf_core.audio.tempo import FASTEST_BPM, estimate_tempo, level_score
 from rlhf_core.errors import AudioError
 from rlhf_core.types import MIN_SONG_BEATS, BeatGrid, DoubleArray, FloatArray, IntArray
 
-N_FFT: Final = 1024
-HOP: Final = 256
 TIGHTNESS: Final = 120.0
 FIXED_BPM: Final = 120.0
 MIN_PULSE: Final = 0.06  # below this share of periodic energy in the flux there is no beat
@@ -34,59 +32,6 @@ TAP_PULL: Final = 6.0  # as strong as the loudest onset
 BEATS_VERSION: Final = "beats-2"  # travels in cache files: another tracker, another grid
 TRIPLE_MARGIN: Final = 0.08
 MIN_TRIPLE: Final = 0.2  # accents that repeat less than this after three beats are no waltz
-# Log flux hears every attack, the quiet ones as well; this much of the flux of magnitudes beside it
-# keeps the beats on the strong ones (off-beats in a swung count-in, say).
-LOUD_SHARE: Final = 0.6
-_MELS: Final = 40
-_LOW_MELS: Final = 3
-
-
-@dataclass(frozen=True)
-class Onsets:
-    """Per frame of HOP samples: flux (standardised), loudness gained over two frames (0 or more),
-    low-band flux, chroma (frames, 12)."""
-
-    flux: FloatArray
-    loud: FloatArray
-    low: FloatArray
-    chroma: FloatArray
-    frame_rate: float
-
-
-def onset_envelope(mono: FloatArray, rate: int) -> Onsets:
-    """Positive change of the log mel spectrum, all bands and the lowest ones."""
-    count = frame_count(len(mono), HOP)
-    mel = np.empty((count, _MELS), dtype=np.float32)
-    chroma = np.empty((count, 12), dtype=np.float32)
-    bands, pitch = mel_filters(rate, N_FFT, _MELS), chroma_filters(rate, N_FFT)
-    for start, power in power_blocks(mono, N_FFT, HOP):
-        stop = start + len(power)
-        np.matmul(power, bands, out=mel[start:stop])
-        np.matmul(power, pitch, out=chroma[start:stop])
-    top = float(mel.max())
-    np.maximum(mel, 1e-6 * top + 1e-12, out=mel)  # 60 dB below the loudest band
-    magnitude = np.sqrt(mel)
-    loud = np.zeros(count, dtype=np.float32)
-    loud[2:] = np.maximum(magnitude[2:] - magnitude[:-2], 0.0).sum(axis=1)
-    mel = np.log10(mel)
-    rise = np.zeros_like(mel)
-    np.maximum(mel[1:] - mel[:-1], 0.0, out=rise[1:])
-    low, frame_rate = rise[:, :_LOW_MELS].mean(axis=1), rate / HOP
-    quiet = np.clip(_standard(_flattened(rise.mean(axis=1), frame_rate)), -1.0, 6.0)
-    strong = np.clip(_standard(_flattened(np.sqrt(loud), frame_rate)), -1.0, 6.0)
-    flux = (quiet + LOUD_SHARE * strong) / (1.0 + LOUD_SHARE)
-    return Onsets(flux.astype(np.float32), loud, low, chroma, frame_rate)
-
-
-def _flattened(flux: FloatArray, frame_rate: float) -> DoubleArray:
-    """Flux above its mean of the second around, smoothed a little."""
-    local = flux - uniform_filter1d(flux, round(frame_rate))
-    return np.asarray(gaussian_filter1d(local.astype(np.float64), 1.0))
-
-
-def _standard(values: DoubleArray) -> DoubleArray:
-    deviation = float(values.std())
-    return (values - values.mean()) / deviation if deviation > 0 else values * 0.0
 
 
 def _best_path(flux: FloatArray, period: float, tightness: float = TIGHTNESS) -> IntArray:
@@ -193,7 +138,7 @@ def _accents(onsets: Onsets, times: DoubleArray) -> tuple[DoubleArray, DoubleArr
     before = np.vstack([mean[:1], mean[:-1]]) + 0.5 * np.vstack([mean[:1], mean[:1], mean[:-2]])
     norms = np.linalg.norm(after, axis=1) * np.linalg.norm(before, axis=1) + 1e-9
     novelty = 1 - np.einsum("ij,ij->i", after, before) / norms
-    return _standard(low) + _standard(loud**0.7), _standard(novelty)
+    return standardised(low) + standardised(loud**0.7), standardised(novelty)
 
 
 def find_bars(onsets: Onsets, times: DoubleArray) -> tuple[IntArray, int]:

@@ -9,16 +9,14 @@ of the song's onsets, which a pulse that is too slow does not).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.ndimage import maximum_filter1d
 
+from rlhf_core.audio.onsets import Onsets
 from rlhf_core.types import DoubleArray, FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from rlhf_core.audio.beats import Onsets
 
 PRIOR_BPM: Final = 115.0
 PRIOR_OCTAVES: Final = 0.9
