@@ -23,6 +23,7 @@ from rlhf_core.audio.io import ANALYSIS_RATE, Audio
 from rlhf_core.audio.render import render_edl
 from rlhf_core.editing.edl import EDL, build_edl
 from rlhf_core.errors import ConfigError
+from rlhf_core.tastes import LISTENING
 from rlhf_core.types import AudioState, DoubleArray, FloatArray, IntArray, Passage
 
 RATE: Final = ANALYSIS_RATE
@@ -158,10 +159,10 @@ def join_times(edl: EDL) -> DoubleArray:
 
 
 _ALL: Final = (
-    AudioJudge("heard_seamless", "no step in the sound where pieces meet", _seamless),
-    AudioJudge("heard_big_finish", "the last third louder than the first", _big_finish),
-    AudioJudge("heard_bright", "bright rather than dark sound", _bright),
-    AudioJudge("heard_varied", "no two seconds alike", _varied),
-    AudioJudge("heard_even", "no quiet holes", _even),
+    AudioJudge("heard_seamless", LISTENING["heard_seamless"], _seamless),
+    AudioJudge("heard_big_finish", LISTENING["heard_big_finish"], _big_finish),
+    AudioJudge("heard_bright", LISTENING["heard_bright"], _bright),
+    AudioJudge("heard_varied", LISTENING["heard_varied"], _varied),
+    AudioJudge("heard_even", LISTENING["heard_even"], _even),
 )
 AUDIO_JUDGES: Final = MappingProxyType({judge.name: judge for judge in _ALL})

@@ -25,6 +25,7 @@ from rlhf_core.audio.feature_table import FEATURE_SLICES, STEMS
 from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import OutputOrder, PassageBatch, output_order, reward_inputs
 from rlhf_core.errors import ConfigError
+from rlhf_core.tastes import READING
 
 TIE_MARGIN: Final = 0.25  # of the noise: closer than this looks the same to a judge
 LAPSE: Final = 0.02  # share of votes given without listening
@@ -229,18 +230,18 @@ def _mixture(heard: Heard) -> Tensor:
 
 
 _ALL: Final = (
-    Judge("tight", "short edits, a little over half of the passage", _tight),
-    Judge("long", "nearly everything kept", _long),
-    Judge("clean_joins", "joins that sound as if there were none", _clean_joins),
-    Judge("bar_true", "the count of the bar never breaks", _bar_true),
-    Judge("energy_build", "the end louder than the beginning", _energy_build),
-    Judge("hates_repetition", "nothing twice, bars unlike each other", _hates_repetition),
-    Judge("dynamic", "loud and soft, far apart", _dynamic),
-    Judge("vocals_first", "the stretches with the most voice", _vocals_first),
-    Judge("steady_drums", "strong drums, bars unbroken", _steady_drums),
-    Judge("keeps_chorus", "the loud stretches that come back, kept", _keeps_chorus),
-    Judge("no_flaws", "no bar that is unlike all others, no hole", _no_flaws),
-    Judge("mixture", "a bit of everything, about 70 % of the passage", _mixture),
+    Judge("tight", READING["tight"], _tight),
+    Judge("long", READING["long"], _long),
+    Judge("clean_joins", READING["clean_joins"], _clean_joins),
+    Judge("bar_true", READING["bar_true"], _bar_true),
+    Judge("energy_build", READING["energy_build"], _energy_build),
+    Judge("hates_repetition", READING["hates_repetition"], _hates_repetition),
+    Judge("dynamic", READING["dynamic"], _dynamic),
+    Judge("vocals_first", READING["vocals_first"], _vocals_first),
+    Judge("steady_drums", READING["steady_drums"], _steady_drums),
+    Judge("keeps_chorus", READING["keeps_chorus"], _keeps_chorus),
+    Judge("no_flaws", READING["no_flaws"], _no_flaws),
+    Judge("mixture", READING["mixture"], _mixture),
 )
 JUDGES: Final = MappingProxyType({judge.name: judge for judge in _ALL})
 

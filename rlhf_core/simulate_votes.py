@@ -13,64 +13,78 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from rlhf_core.audio.library import Song, load_library
 from rlhf_core.editing.actions import check_actions
-from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import CoreError, DataError
-from rlhf_core.judges import JUDGES, Judge, cast_vote, judge_named
+from rlhf_core.judges import cast_vote
+from rlhf_core.judging import Annotator
 from rlhf_core.runs import RunFolder, read_lines, running
+from rlhf_core.tastes import LISTENING, READING
 from rlhf_core.types import Passage
 
 NAMESPACE = UUID("5d0f1c52-6f0e-4b56-9d59-3f6a0f2c8f11")
 
 
-def vote_on(
-    row: dict[str, Any], song: Song, judge: Judge, rng: np.random.Generator, noise: float
-) -> dict[str, Any]:
-    """One vote on one pair (a row of pairs.jsonl)."""
+def liking(row: dict[str, Any], song: Song, judge: Annotator) -> tuple[float, float]:
+    """How much the judge likes both edits of a pair (a row of pairs.jsonl)."""
     passage = Passage(int(row["passage"]["start_beat"]), int(row["passage"]["end_beat"]))
-    batch = PassageBatch.from_passages([(song.state, passage)] * 2)
     sides = [check_actions(row[side]["actions"], passage.n_beats) for side in ("edit_a", "edit_b")]
-    scores = judge.score(batch, torch.from_numpy(np.stack(sides)))
-    choice, strength = cast_vote(float(scores[0]), float(scores[1]), rng, noise)
-    return {
-        "pair_id": row["pair_id"],
-        "annotator": f"judge:{judge.name}",
-        "choice": choice,
-        "strength": strength,
-    }
+    score_a, score_b = judge.scores(song, passage, sides)
+    return float(score_a), float(score_b)
 
 
 def votes(
-    rows: Iterable[dict[str, Any]], songs: Sequence[Song], judge: Judge, seed: int, noise: float
-) -> Iterable[dict[str, Any]]:
-    """Votes on every pair. Raises DataError for a pair of an unknown song."""
-    rng = np.random.default_rng(seed)
+    rows: Sequence[dict[str, Any]],
+    songs: Sequence[Song],
+    judge: Annotator,
+    seed: int,
+    noise: float,
+    report: Callable[[int], None] = lambda done: None,
+) -> list[dict[str, Any]]:
+    """One vote on every pair. Raises DataError for a pair of an unknown song."""
     known = {song.state.song_id: song for song in songs}
-    for row in rows:
-        if row["song_id"] not in known:
+    scores: dict[int, tuple[float, float]] = {}
+    for index in sorted(range(len(rows)), key=lambda i: str(rows[i]["song_id"])):
+        song_id = rows[index]["song_id"]
+        if song_id not in known:
             raise DataError(
-                f"pair {row['pair_id']}: its song {row['song_id']} is not in the data folder"
+                f"pair {rows[index]['pair_id']}: its song {song_id} is not in the data folder"
             )
-        made = vote_on(row, known[row["song_id"]], judge, rng, noise)
+        scores[index] = liking(rows[index], known[song_id], judge)
+        report(len(scores))
+    unit = judge.unit(np.array([a - b for a, b in scores.values()]))
+    rng = np.random.default_rng(seed)
+    cast = []
+    for index, row in enumerate(rows):
+        score_a, score_b = scores[index]
+        choice, strength = cast_vote(score_a / unit, score_b / unit, rng, noise)
         name = f"{judge.name}/{seed}/{noise}/{row['pair_id']}"
-        yield {"vote_id": str(uuid5(NAMESPACE, name)), **made}
+        cast.append(
+            {
+                "vote_id": str(uuid5(NAMESPACE, name)),
+                "pair_id": row["pair_id"],
+                "annotator": f"judge:{judge.name}",
+                "choice": choice,
+                "strength": strength,
+            }
+        )
+    return cast
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m rlhf_core.simulate_votes",
         description="Let a simulated annotator vote on pairs (for dry runs and tests only).",
-        epilog="Judges: " + "; ".join(f"{j.name} ({j.taste})" for j in JUDGES.values()),
+        epilog="Judges: "
+        + "; ".join(f"{name} ({taste})" for name, taste in (READING | LISTENING).items()),
     )
     parser.add_argument("--pairs", type=Path, required=True, help="pairs.jsonl of policy.generate")
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train/*.wav …")
@@ -83,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
-    judge = judge_named(args.judge)
+    judge = Annotator(args.judge)
     if not args.pairs.is_file():
         raise DataError(f"{args.pairs}: there is no such file of pairs")
     try:
@@ -91,14 +105,17 @@ def _run(args: argparse.Namespace) -> None:
     except json.JSONDecodeError as error:
         raise DataError(f"{args.pairs}: not JSON lines ({error})") from error
     run = RunFolder(args.output_dir, "simulate", {"judge": judge.name, "noise": args.noise})
-    with running(run):
+    with running(run), tqdm(total=len(rows), unit="vote", disable=None) as bar:
         songs = load_library(args.data_dir, args.cache_dir)
+
+        def report(done: int) -> None:
+            bar.update(done - bar.n)
+            run.progress(done / len(rows), f"{done} of {len(rows)} pairs judged")
+
         counts: dict[str, int] = {}
-        made = votes(rows, songs, judge, args.seed, args.noise)
-        for number, vote in enumerate(tqdm(made, total=len(rows), unit="vote", disable=None), 1):
+        for vote in votes(rows, songs, judge, args.seed, args.noise, report):
             run.append("votes.jsonl", vote)
             counts[vote["choice"]] = counts.get(vote["choice"], 0) + 1
-            run.progress(number / len(rows), f"{number} of {len(rows)} simulated votes")
         run.finish({"votes": len(rows), "choices": counts, "simulated": True})
 
 
