@@ -1,13 +1,14 @@
 # make app   everything, from nothing to a running app with a demo library
 # make test  everything, from nothing to all tests passed (the browser ones too)
 # make check format, lint, strict types, import contracts
+# make audit known vulnerabilities of the pinned libraries; asks pypi.org, so it needs the internet
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKSPACE ?= workspace
 PORT ?= 7860
 
-.PHONY: app test test-long check install browser
+.PHONY: app test test-long check audit install browser
 
 $(VENV)/.app-installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,3 +38,11 @@ check: $(VENV)/.dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Its own environment: its libraries are none of ours. --strict: a library that could not be looked
+# up (no way to pypi.org, or a mirror without its JSON pages) is a failure, never a pass.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit==2.10.1
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt \
+	  || { echo "make audit: vulnerable, or not all could be looked up (see above)" >&2; exit 1; }

@@ -70,9 +70,10 @@ class RateLimits:
             await self.app(scope, receive, send)
             return
         setting, words = rule[2], rule[3]
-        account = scope.get("account")
-        client = scope.get("client")
-        asking = f"name:{account.name}" if account else f"address:{client[0] if client else ''}"
+        account, client = scope.get("account"), scope.get("client")
+        asking = f"address:{client[0] if client else ''}"
+        if account is not None and setting != "sign_ins_per_minute":
+            asking = f"name:{account.name}"
         wait = self.buckets.wait_s(f"{setting} {asking}", getattr(self.settings, setting))
         if wait <= 0:
             await self.app(scope, receive, send)
