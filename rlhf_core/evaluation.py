@@ -20,12 +20,13 @@ import numpy as np
 import torch
 
 from rlhf_core.audio.library import find_songs, load_library, load_song
+from rlhf_core.devices import check_device
 from rlhf_core.errors import ConfigError, CoreError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.plots import bars_figure, save_figure
 from rlhf_core.policy import comparison
 from rlhf_core.policy.agent import Agent, load_policy
-from rlhf_core.policy.commands import check_device, guarded, start_logging, use_threads
+from rlhf_core.policy.commands import guarded, start_logging, use_threads
 from rlhf_core.policy.comparison import Edits, Score
 from rlhf_core.policy.gate import WITHHELD_SHARE, judging_reward, split_votes, tastes, verdict
 from rlhf_core.policy.rewards import Item

@@ -86,6 +86,41 @@ def bars_figure(
     return figure
 
 
+def reliability_figure(
+    stated: Sequence[float],
+    observed: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    votes: Sequence[int],
+    title: str = "",
+) -> Figure:
+    """Shares that people preferred (with intervals) against the probabilities that were stated."""
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="calibrated")
+    errors = [
+        [max(0.0, v - a) for v, a in zip(observed, low, strict=True)],
+        [max(0.0, b - v) for v, b in zip(observed, high, strict=True)],
+    ]
+    axes.errorbar(
+        list(stated), list(observed), yerr=errors, color=BLUE, ecolor=GREY, marker="o", capsize=3
+    )
+    for x, y, count in zip(stated, observed, votes, strict=True):
+        axes.annotate(f"{count}", (x, y), (6, -12), textcoords="offset points", color=GREY)
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        aspect="equal",
+        title=title,
+        xlabel="stated probability that a is preferred",
+        ylabel="share of votes for a (numbers: votes)",
+    )
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.25)
+    return figure
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG atomically."""
     with atomic_path(path) as temporary:

@@ -21,16 +21,21 @@ from tqdm import tqdm
 
 from rlhf_core.audio.library import load_library
 from rlhf_core.checkpoints import lineage
-from rlhf_core.errors import CoreError
+from rlhf_core.devices import advising, backend, check_device, own_device
+from rlhf_core.errors import ConfigError, CoreError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.reward.checkpoint import load_reward
+from rlhf_core.reward.crossfit import Parent
 from rlhf_core.reward.dataset import PreferenceDataset, read_snapshot
 from rlhf_core.reward.learned_reward_integration import find_default_checkpoint
+from rlhf_core.reward.parallel import process_group, quietly_elsewhere
+from rlhf_core.reward.report_text import report_text
 from rlhf_core.reward.training import FittedReward, fit_reward
 from rlhf_core.runs import RunFolder, running
 from rlhf_core.types import AudioState
 
 OUTPUT = Path("models/reward_model_final.pt")
+OUT_OF_MEMORY = "Embedding edits is quick without one: use --device cpu."
 STAGES = {"songs": 0.05, "embed": 0.3, "fold": 0.5, "fit": 0.95}
 
 
@@ -57,7 +62,18 @@ def parser() -> argparse.ArgumentParser:
         help="bootstrap to build on: its trunk and prior are used, not its votes (default: "
         "models/reward_model_v8_long/reward_model_final.pt here, then in the package)",
     )
+    add(
+        "--parent",
+        type=Path,
+        help="the version before: refitted on the same folds, it is what this one has to beat",
+    )
+    add(
+        "--parent_preferences",
+        type=Path,
+        help="the snapshot that the parent was fitted to (default: all of these votes)",
+    )
     add("--output_dir", type=Path, default=Path(), help="run folder (default: the current folder)")
+    add("--device", default="cpu", help="where edits are embedded: cpu, cuda, cuda:0 (cpu)")
     add("--seed", type=int, default=0, help="folds and bootstrap intervals (default 0)")
     add(
         "--include_simulated",
@@ -100,12 +116,50 @@ def _fit(
         synthetic=all(vote.simulated for vote in votes),
         settings={"include_simulated": options.include_simulated, "votes": len(votes)},
     )
-    return fit_reward(
-        votes, load_states(options), bootstrap, made_from, seed=options.seed, report=show
+    states, parent = load_states(options), parent_of(options)
+    bootstrap.model.to(options.device)
+    if parent is not None:
+        parent.checkpoint.model.to(options.device)
+    fitted = fit_reward(
+        votes, states, bootstrap, made_from, seed=options.seed, report=show, parent=parent
     )
+    fitted.checkpoint.model.to("cpu")
+    return fitted
+
+
+def parent_of(options: argparse.Namespace) -> Parent | None:
+    """The version before and its votes, as far as they were given.
+
+    Raises ConfigError for votes without a parent, DataError where they are not that parent's.
+    """
+    if options.parent is None:
+        if options.parent_preferences is not None:
+            raise ConfigError("--parent_preferences needs --parent: whose votes are they?")
+        return None
+    checkpoint = load_reward(options.parent)
+    if options.parent_preferences is None:
+        return Parent(checkpoint, None, str(options.parent))
+    theirs = read_snapshot(options.parent_preferences)
+    if theirs.sha256 != checkpoint.lineage.get("snapshot"):
+        raise DataError(
+            f"{options.parent_preferences} is not the snapshot that {options.parent} was fitted to "
+            f"(that one's sha256 is {checkpoint.lineage.get('snapshot')}). Name that one, or leave "
+            "--parent_preferences out."
+        )
+    return Parent(checkpoint, frozenset(vote.vote_id for vote in theirs.votes), str(options.parent))
 
 
 def _run(options: argparse.Namespace) -> None:
+    options.device = check_device(own_device(options.device))
+    with process_group(backend(options.device)) as rank:
+        if rank == 0:
+            _train(options)
+            return
+        with quietly_elsewhere() as options.output_dir:
+            _train(options)
+
+
+def _train(options: argparse.Namespace) -> None:
     settings = {key: str(value) for key, value in vars(options).items()}
     run = RunFolder(options.output_dir, "train-reward", settings)
     torch.manual_seed(options.seed)
@@ -121,28 +175,16 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def told(path: Path, metrics: dict[str, Any]) -> str:
-    """The result in a few lines for a person."""
+    """The result for a person."""
     head = f"{path}: fitted to {metrics['n_votes']} votes on {metrics['n_songs']} songs"
-    if metrics["accuracy"] is None:
-        return f"{head}\naccuracy: not measured ({metrics['evaluated_on']})"
-    lines = [
-        head,
-        f"accuracy {metrics['accuracy']:.1%} (95 % interval {metrics['accuracy_low']:.1%} to "
-        f"{metrics['accuracy_high']:.1%}), log-loss {metrics['log_loss']:.3f} (knowing nothing: "
-        f"{metrics['log_loss_of_knowing_nothing']:.3f}), calibration error {metrics['ece']:.3f}",
-        f"measured on {metrics['evaluated_on']}",
-    ]
-    for name, values in metrics["baselines"].items():
-        lines.append(f"  baseline {name.replace('_', ' ')}: {values['accuracy']:.1%}")
-    if metrics["ceiling"] is not None:
-        lines.append(f"  ceiling (the annotators' own consistency): {metrics['ceiling']:.1%}")
-    return "\n".join(lines)
+    return "\n".join([head, *report_text(metrics)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        _run(parser().parse_args(argv))
+        with advising(OUT_OF_MEMORY):
+            _run(parser().parse_args(argv))
     except CoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ from types import FrameType
 
 import torch
 
+from rlhf_core.devices import check_device as check_device  # for all of its users
 from rlhf_core.errors import ConfigError, CoreError
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -47,23 +48,6 @@ def start_logging(level: str = "INFO") -> None:
     for old in [h for h in package.handlers if type(h) is logging.StreamHandler]:
         package.removeHandler(old)
     package.addHandler(handler)
-
-
-def check_device(name: str) -> str:
-    """The device if this machine has it, else ConfigError saying which ones it has."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {name!r} is not a device; try cpu or cuda:0") from error
-    if device.type == "cpu":
-        return name
-    if device.type != "cuda":
-        raise ConfigError(f"--device {name!r}: only cpu and cuda devices are supported")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (device.index or 0) >= count:
-        have = f"it has {count} CUDA device(s)" if count else "it has no CUDA device"
-        raise ConfigError(f"--device {name}: not on this machine, {have}. Use --device cpu.")
-    return name
 
 
 def use_threads(count: int) -> None:

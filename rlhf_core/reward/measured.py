@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from rlhf_core.editing.attributes import edit_attributes
 from rlhf_core.editing.dynamics import output_order, reward_inputs
 from rlhf_core.reward.dataset import EditKey, Vote, collate
 from rlhf_core.reward.model import LearnedRewardModel
+from rlhf_core.reward.parallel import everyones, is_mine
 from rlhf_core.reward.posterior import STRENGTH_WEIGHT, Votes
 from rlhf_core.types import AudioState, DoubleArray
 
@@ -39,26 +40,65 @@ class Measured:
 def embed_in_chunks(
     model: LearnedRewardModel, edits: Sequence[EditKey], states: States, seed: int
 ) -> Measured:
-    """Embed every edit, plainly, with its actions shuffled, and with the audio taken away."""
+    """Embed every edit, plainly, with its actions shuffled, and with the audio taken away.
+
+    On the model's device. In a process group (see `parallel`) each process takes its share of the
+    chunks and all get the whole; chunks are the same ones, so are the bits.
+    """
     rng = np.random.default_rng(seed)
     result = Measured({}, {}, {}, {}, {}, {})
-    ordered = sorted(set(edits), key=lambda e: (e.passage.n_beats, e.song_id, e.actions))
-    for start in range(0, len(ordered), CHUNK):
-        part = ordered[start : start + CHUNK]
+    for number, part in enumerate(_chunks(edits)):
         mixed = [replace(e, actions=tuple(rng.permutation(e.actions).tolist())) for e in part]
-        batch, actions = collate(part, states)
-        _store(result.phi, part, _embed(model, *reward_inputs(batch, actions)))
-        _store(result.shuffled, part, _embed(model, *reward_inputs(*collate(mixed, states))))
-        features, ids, valid = reward_inputs(batch, actions)
-        features = features.clone()
-        features[..., :BEAT_FEATURES] = model.normaliser.mean
-        _store(result.silent, part, _embed(model, features, ids, valid))
-        length = output_order(batch, ids).lengths / batch.lengths
-        keep = ((ids != Action.CUT) & valid).sum(1) / batch.lengths
-        _store(result.length, part, length[:, None])
-        _store(result.keep, part, keep[:, None])
-        _store(result.attributes, part, edit_attributes(batch, ids))
+        if is_mine(number):
+            _measure(result, model, part, mixed, states)
+    merged = [dict[EditKey, DoubleArray]() for _ in fields(Measured)]
+    for theirs in everyones([getattr(result, field.name) for field in fields(Measured)]):
+        for into, values in zip(merged, theirs, strict=True):
+            into.update(values)
+    return Measured(*merged)
+
+
+def embed_plainly(
+    model: LearnedRewardModel, edits: Sequence[EditKey], states: States
+) -> dict[EditKey, DoubleArray]:
+    """Embeddings of every edit alone, as in `Measured.phi`."""
+    result: dict[EditKey, DoubleArray] = {}
+    for part in _chunks(edits):
+        _store(result, part, _embed(model, *reward_inputs(*collate(part, states, where(model)))))
     return result
+
+
+def _chunks(edits: Sequence[EditKey]) -> list[list[EditKey]]:
+    """Each edit once, in batches of like lengths."""
+    ordered = sorted(set(edits), key=lambda e: (e.passage.n_beats, e.song_id, e.actions))
+    return [ordered[start : start + CHUNK] for start in range(0, len(ordered), CHUNK)]
+
+
+def _measure(
+    result: Measured,
+    model: LearnedRewardModel,
+    part: list[EditKey],
+    mixed: list[EditKey],
+    states: States,
+) -> None:
+    device = where(model)
+    batch, actions = collate(part, states, device)
+    features, ids, valid = reward_inputs(batch, actions)
+    _store(result.phi, part, _embed(model, features, ids, valid))
+    _store(result.shuffled, part, _embed(model, *reward_inputs(*collate(mixed, states, device))))
+    features = features.clone()
+    features[..., :BEAT_FEATURES] = model.normaliser.mean
+    _store(result.silent, part, _embed(model, features, ids, valid))
+    length = output_order(batch, ids).lengths / batch.lengths
+    keep = ((ids != Action.CUT) & valid).sum(1) / batch.lengths
+    _store(result.length, part, length[:, None])
+    _store(result.keep, part, keep[:, None])
+    _store(result.attributes, part, edit_attributes(batch, ids))
+
+
+def where(model: LearnedRewardModel) -> str:
+    """The device that a model is on."""
+    return str(model.normaliser.mean.device)
 
 
 def _embed(model: LearnedRewardModel, features: Tensor, ids: Tensor, valid: Tensor) -> Tensor:
@@ -68,7 +108,7 @@ def _embed(model: LearnedRewardModel, features: Tensor, ids: Tensor, valid: Tens
 
 
 def _store(into: dict[EditKey, DoubleArray], edits: Sequence[EditKey], values: Tensor) -> None:
-    into.update(zip(edits, values.double().numpy(), strict=True))
+    into.update(zip(edits, values.double().cpu().numpy(), strict=True))
 
 
 def as_numbers(votes: Sequence[Vote], phi: Mapping[EditKey, DoubleArray]) -> Votes:

@@ -12,6 +12,7 @@ is what knowing nothing costs.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -26,6 +27,7 @@ MAX_FOLDS: Final = 5
 MIN_RANDOM_VOTES: Final = 20
 BOOTSTRAPS: Final = 1000
 BINS: Final = 10
+Z95: Final = 1.959964
 LN2: Final = float(np.log(2))
 
 Fit = Callable[[Votes], HeadPosterior]
@@ -46,16 +48,27 @@ def folds_by_song(songs: Sequence[str], seed: int) -> IntArray:
 
 
 def cross_fit(
-    data: Votes, folds: IntArray, fit: Fit, report: Callable[[int, DoubleArray], None] | None = None
+    data: Votes,
+    folds: IntArray,
+    fit: Fit,
+    report: Callable[[int, DoubleArray], None] | None = None,
+    train: BoolArray | None = None,
 ) -> DoubleArray:
-    """p(a) (n,) of each vote by a head fitted on the other folds. report: called after each fold
-    with its number and its votes' probabilities.
+    """p(a) (n,) of each vote by a head fitted on the other folds.
+
+    Args:
+        report: called after each fold with its number and its votes' probabilities.
+        train: (n,) the votes that may be fitted to (all). Without any in the other folds, p is 1/2.
     """
     result = np.full(len(data), np.nan)
+    usable = np.ones(len(data), dtype=bool) if train is None else train
     for fold in range(int(folds.max()) + 1):
         test = folds == fold
-        posterior = fit(data.select(np.flatnonzero(~test)))
-        result[test] = posterior.probability(data.differences[test])
+        others = np.flatnonzero(~test & usable)
+        result[test] = 0.5
+        if len(others):
+            posterior = fit(data.select(others))
+            result[test] = posterior.probability(data.differences[test])
         if report is not None:
             report(fold, result[test])
     return result
@@ -112,9 +125,36 @@ def agreement(votes: Sequence[Vote]) -> dict[str, Any] | None:
 def _ceiling(agree: int, total: int, name: str) -> dict[str, Any] | None:
     if not total:
         return None
-    share = agree / total
-    ceiling = (1 + float(np.sqrt(max(0.0, 2 * share - 1)))) / 2
-    return {"agreement": share, name: total, "ceiling": ceiling}
+    low, high = wilson_interval(agree, total)
+    return {
+        "agreement": agree / total,
+        name: total,
+        "ceiling": best_possible(agree / total),
+        "ceiling_low": best_possible(low),
+        "ceiling_high": best_possible(high),
+    }
+
+
+def best_possible(agreement: float) -> float:
+    """How often one answer is right at most when two agree this often: (1 + sqrt(2a − 1)) / 2.
+
+    >>> round(best_possible(0.68), 3)
+    0.8
+    """
+    return (1 + math.sqrt(max(0.0, 2 * agreement - 1))) / 2
+
+
+def wilson_interval(hits: int, total: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927).
+
+    >>> [round(x, 3) for x in wilson_interval(8, 10)]
+    [0.49, 0.943]
+    """
+    share, z2 = hits / total, Z95**2
+    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
+    spread = share * (1 - share) / total + z2 / (4 * total**2)
+    half = Z95 * math.sqrt(spread) / (1 + z2 / total)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def summary(p_a: DoubleArray, outcome: IntArray, songs: Sequence[str], seed: int) -> dict[str, Any]:
@@ -126,7 +166,7 @@ def summary(p_a: DoubleArray, outcome: IntArray, songs: Sequence[str], seed: int
         names = ("accuracy", "accuracy_low", "accuracy_high", "log_loss", "ece")
         return dict.fromkeys(names)
     won = (outcome > 0).astype(float)
-    right = np.where(p_a == 0.5, 0.5, (p_a > 0.5) == (won > 0.5))
+    right = right_answers(p_a, outcome)
     low, high = song_interval(right, songs, seed)
     p = np.clip(p_a, 1e-12, 1 - 1e-12)
     return {
@@ -136,6 +176,11 @@ def summary(p_a: DoubleArray, outcome: IntArray, songs: Sequence[str], seed: int
         "log_loss": float(-(won * np.log(p) + (1 - won) * np.log(1 - p)).mean()),
         "ece": calibration_error(p_a, won),
     }
+
+
+def right_answers(p_a: DoubleArray, outcome: IntArray) -> DoubleArray:
+    """1 where p(a) (n,) foresaw the outcome ±1, 0 where not, 1/2 where it was undecided."""
+    return np.where(p_a == 0.5, 0.5, (p_a > 0.5) == (outcome > 0)).astype(float)
 
 
 def song_interval(right: DoubleArray, songs: Sequence[str], seed: int) -> tuple[float, float]:

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -34,6 +37,37 @@ def process_group(backend: str = "gloo") -> Iterator[int]:
         yield distributed.get_rank()
     finally:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def quietly_elsewhere() -> Iterator[Path]:
+    """For all processes but the first, which lend their hands: a folder that vanishes, no words."""
+    with (
+        TemporaryDirectory() as folder,
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+    ):
+        yield Path(folder)
+
+
+def is_mine(number: int) -> bool:
+    """Whether this process does the piece of work of this number, where pieces are independent."""
+    rank, size = world()
+    return number % size == rank
+
+
+def everyones(mine: Any) -> list[Any]:
+    """What each process has, by rank; just this one's outside a process group.
+
+    For pieces of this program only: they travel as pickles.
+    """
+    _, size = world()
+    if size == 1:
+        return [mine]
+    gathered: list[Any] = [None] * size
+    distributed.all_gather_object(gathered, mine)
+    return gathered
 
 
 def share_of(index: Tensor) -> tuple[Tensor, float]:

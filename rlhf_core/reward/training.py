@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from rlhf_core.reward.checkpoint import RewardCheckpoint
-from rlhf_core.reward.crossfit import Report, evaluate
+from rlhf_core.reward.crossfit import Parent, Report, evaluate, same_trunk
 from rlhf_core.reward.dataset import Vote, check_songs
-from rlhf_core.reward.measured import States, as_numbers, embed_in_chunks
+from rlhf_core.reward.measured import States, as_numbers, embed_in_chunks, embed_plainly
 from rlhf_core.reward.posterior import HeadPosterior, fit_head
 
 
@@ -39,19 +39,24 @@ def fit_reward(
     *,
     seed: int = 0,
     report: Report = lambda stage, values: None,
+    parent: Parent | None = None,
 ) -> FittedReward:
     """Fit the head to votes and measure it on songs left out.
 
     Args:
         votes: usable ones (`PreferenceDataset.usable`); states: songs by id.
         report: called as report("embed" | "fold" | "fit", figures so far).
+        parent: the version before, to be refitted on the same folds for the report.
     Raises DataError when a vote's song is missing.
     """
     check_songs(votes, states)
     edits = [edit for vote in votes for edit in (vote.edit_a, vote.edit_b)]
     report("embed", {"n_edits": len(set(edits))})
     measured = embed_in_chunks(bootstrap.model, edits, states, seed)
-    metrics = evaluate(votes, measured, bootstrap, seed, report)
+    theirs = None
+    if parent is not None and not same_trunk(bootstrap.model, parent.checkpoint.model):
+        theirs = embed_plainly(parent.checkpoint.model, edits, states)
+    metrics = evaluate(votes, measured, bootstrap, seed, report, parent, theirs)
     posterior = fit_head(as_numbers(votes, measured.phi), bootstrap.prior)
     metrics["head"] = describe(posterior, votes)
     report("fit", metrics["head"])

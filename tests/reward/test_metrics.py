@@ -6,15 +6,18 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import log_loss
 
 from rlhf_core.reward.dataset import Vote
 from rlhf_core.reward.metrics import (
+    agreement,
     calibration_error,
     consistency,
     evaluation_votes,
     folds_by_song,
     summary,
+    wilson_interval,
 )
 from rlhf_core.types import Passage
 
@@ -71,12 +74,28 @@ def test_calibration_error_by_hand() -> None:
 def test_repeats_count_with_sides_and_order_put_right() -> None:
     turned = {"actions_a": np.ones(8, dtype=np.int64), "actions_b": np.zeros(8, dtype=np.int64)}
     agreeing = [vote(0, "a"), vote(1, "b", **turned)]
-    assert consistency(agreeing) == {"agreement": 1.0, "repeats": 1, "ceiling": 1.0}
+    found = consistency(agreeing)
+    assert found is not None
+    assert (found["agreement"], found["repeats"], found["ceiling"]) == (1.0, 1, 1.0)
     half = [*agreeing, vote(2, "a", annotator="b"), vote(3, "b", annotator="b")]
     found = consistency(half)
     assert found is not None
     assert (found["agreement"], found["ceiling"]) == (0.5, 0.5)
     assert consistency([vote(0), vote(1, "tie"), vote(2, annotator="b")]) is None
+
+
+def test_agreement_is_between_people_on_one_pair() -> None:
+    votes = [vote(0), vote(0, annotator="b"), vote(1), vote(1, "b", annotator="b"), vote(2)]
+    found = agreement(votes)
+    assert found is not None
+    assert (found["agreement"], found["comparisons"]) == (0.5, 2)
+    assert agreement([vote(0), vote(0, "b")]) is None  # the same person twice is no agreement
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 4), (3, 10), (70, 71)])
+def test_shares_have_wilson_intervals(hits: int, total: int) -> None:
+    want = binomtest(hits, total).proportion_ci(method="wilson")
+    assert wilson_interval(hits, total) == pytest.approx((want.low, want.high), abs=1e-6)
 
 
 def test_figures_stand_on_random_pairs_or_say_that_they_do_not() -> None:

@@ -1,0 +1,60 @@
+"""Where tensors are computed: choosing a device, its precision, and what to do when it is full."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from rlhf_core.errors import ConfigError
+
+
+def check_device(name: str) -> str:
+    """The device if this machine has it, else ConfigError saying which ones it has."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name!r} is not a device; try cpu or cuda:0") from error
+    if device.type == "cpu":
+        return name
+    if device.type != "cuda":
+        raise ConfigError(f"--device {name!r}: only cpu and cuda devices are supported")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        have = f"it has {count} CUDA device(s)" if count else "it has no CUDA device"
+        raise ConfigError(f"--device {name}: not on this machine, {have}. Use --device cpu.")
+    return name
+
+
+def own_device(name: str) -> str:
+    """The device of this process: under torchrun, "cuda" means each process's own GPU."""
+    return (
+        f"cuda:{os.environ['LOCAL_RANK']}"
+        if name == "cuda" and "LOCAL_RANK" in os.environ
+        else name
+    )
+
+
+def backend(device: str) -> str:
+    """How processes on this kind of device talk to each other."""
+    return "nccl" if device.startswith("cuda") else "gloo"
+
+
+def native_bf16(device: str = "cpu") -> bool:
+    """Whether bfloat16 matrix products are native there: then faster, elsewhere far slower."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+@contextmanager
+def advising(advice: str) -> Iterator[None]:
+    """Turn a GPU that is out of memory into a ConfigError that says what to do about it."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"the GPU ran out of memory ({first}). {advice}") from error
