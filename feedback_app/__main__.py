@@ -68,6 +68,7 @@ def _commands() -> dict[str, Command]:
         "songs split": _shown("set_split"),
         "songs correct": _run("correct_beats"),
         "pairs generate": _run("generate_pairs"),
+        "pairs rank": _run("rank_pairs"),
         "pairs export": _shown("export_pairs"),
         "votes import": _import_votes,
         "export": _shown("export"),

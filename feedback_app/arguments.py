@@ -120,6 +120,11 @@ def _songs(commands: Commands) -> None:
     generate.add_argument("--policy", metavar="VERSION", help="(default: the active version)")
     generate.add_argument("--versus", metavar="VERSION", help="a share against this version")
     generate.add_argument("--seed", type=int, help="(default: a new one, which is written down)")
+    pairs.add(
+        "rank",
+        "Rank the waiting pairs by what a vote would tell the newest reward model",
+        "The app does this by itself after each training and each batch of new pairs.",
+    )
     hand_out = pairs.add(
         "export",
         "Write pairs.jsonl and the audio into a folder",

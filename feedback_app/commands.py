@@ -7,6 +7,7 @@ into the settings so that the run can be told and repeated.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sys
@@ -21,9 +22,10 @@ from feedback_app.settings import Settings
 from feedback_app.snapshots import write_snapshot
 from feedback_app.store import Store
 from feedback_app.workspace import Workspace
+from rlhf_core.files import atomic_path
 
 KINDS = (
-    "analyse", "bootstrap", "imitation", "generate",
+    "analyse", "bootstrap", "imitation", "generate", "rank",
     "train-reward", "train-policy", "evaluate", "simulate",
 )  # fmt: skip
 
@@ -144,6 +146,23 @@ def _generate(settings: Row, context: Context) -> tuple[list[str], Row]:
     return argv, settings
 
 
+def _rank(settings: Row, context: Context) -> tuple[list[str], Row]:
+    reward = reward_of(settings, context.store)
+    if reward is None:
+        raise ConflictError("there is no reward model yet that could rank pairs")
+    settings["reward_model"] = reward["version"]
+    waiting = context.store.waiting_pairs(context.settings.votes_per_pair)
+    settings["pairs"] = len(waiting)
+    path = context.folder / "waiting.jsonl"
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in waiting), encoding="utf-8")
+    argv = [
+        *context.module("rank_pairs"), "--pairs", str(path), *context.data(), *context.threads(),
+        "--reward_model", context.path(reward["path"]),
+    ]  # fmt: skip
+    return argv, settings
+
+
 def _snapshot(settings: Row, context: Context) -> str:
     made = write_snapshot(context.store, context.workspace, bool(settings.get("include_simulated")))
     if made.rows == 0:
@@ -221,6 +240,7 @@ BUILDERS: dict[str, Builder] = {
     "bootstrap": _bootstrap,
     "imitation": _imitation,
     "generate": _generate,
+    "rank": _rank,
     "train-reward": _train_reward,
     "train-policy": _train_policy,
     "evaluate": _evaluate,

@@ -22,7 +22,10 @@ from rlhf_core.files import atomic_path, read_json
 from rlhf_core.runs import read_lines
 from rlhf_core.types import MIN_SONG_BEATS
 
-ROWS_FILE = {"analyse": "songs.jsonl", "generate": "pairs.jsonl", "simulate": "votes.jsonl"}
+ROWS_FILE = {
+    "analyse": "songs.jsonl", "generate": "pairs.jsonl", "simulate": "votes.jsonl",
+    "rank": "scores.jsonl",
+}  # fmt: skip
 SONG_FIELDS = (
     "duration_s", "sample_rate", "channels", "n_beats", "tempo_bpm", "beat_source",
     "beat_confidence", "stem_source", "waveform", "beat_times", "bar_phase",
@@ -52,7 +55,12 @@ class Ingest:
             return 0
         try:
             rows = read_lines(path)
-            take = {"analyse": self._songs, "generate": self._pairs, "simulate": self._votes}
+            take = {
+                "analyse": self._songs,
+                "generate": self._pairs,
+                "simulate": self._votes,
+                "rank": self.store.put_scores,
+            }
             taken = self.store.database.write(lambda cursor: take[run["kind"]](cursor, run, rows))
         except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise IngestError(f"{path}: not the rows of a {run['kind']} run ({error!r})") from error

@@ -20,6 +20,7 @@ from feedback_app.workspace import Workspace
 CONTROLS = frozenset(
     {
         "add_songs", "list_songs", "set_split", "correct_beats", "prepare", "generate_pairs",
+        "rank_pairs",
         "retrain_reward", "train_policy", "run_round", "simulate", "promote", "reject", "roll_back",
         "list_policies", "list_reward_models", "list_runs", "run_view", "cancel_run", "resume_run",
         "results", "list_annotators", "add_user", "set_password", "set_disabled", "set_weight",

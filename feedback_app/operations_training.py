@@ -74,6 +74,13 @@ class TrainingOperations(Base):
         settings = {"count": count, "policy": policy, "versus": versus, "seed": seed}
         return {"run_id": self.jobs.submit("generate", settings)}
 
+    def rank_pairs(self) -> Row:
+        """Rank the waiting pairs by what a vote would tell the newest reward model."""
+        reward = self.store.active_reward_model()
+        if reward is None:
+            raise ConflictError("there is no reward model yet that could rank pairs")
+        return {"run_id": self._rank(reward, self._newest_unranked(reward))}
+
     def retrain_reward(self, include_simulated: bool = False, seed: int = 0) -> Row:
         """A new reward model from the votes so far."""
         self._need_votes(include_simulated)
@@ -222,6 +229,7 @@ class TrainingOperations(Base):
             latest = self.store.latest_run("imitation") or self.store.latest_run("bootstrap")
             if self.store.active_policy() is None and latest is None:
                 self.prepare()
+        self._rank_waiting()
         active = self.store.active_policy()
         if active is None or self.jobs.active("generate") or not self.makes_pairs_itself():
             return
@@ -229,6 +237,31 @@ class TrainingOperations(Base):
         if free < self.settings.low_water or time.monotonic() - self._asked_at < ASKED_LATELY_S:
             self._asked_at = float("-inf")
             self._generate_for(active["version"])
+
+    def _rank_waiting(self) -> None:
+        """Once per reward model and batch of new pairs; what failed is not repeated by itself."""
+        reward = self.store.active_reward_model()
+        if reward is None or self.settings.assign_score == 0:
+            return
+        if self.jobs.active("rank", "generate", "train-reward"):
+            return
+        newest = self._newest_unranked(reward)
+        latest = self.store.latest_run("rank")
+        done = None if latest is None else latest["settings"]
+        if newest is not None and (
+            done is None
+            or done.get("newest") != newest
+            or done.get("reward_model") != reward["version"]
+        ):
+            self._rank(reward, newest)
+
+    def _newest_unranked(self, reward: Row) -> str | None:
+        newest = self.store.newest_unranked(self.settings.votes_per_pair, reward["version"])
+        return None if newest is None else newest.isoformat()
+
+    def _rank(self, reward: Row, newest: str | None) -> str:
+        settings = {"reward_model": reward["version"], "newest": newest}
+        return self.jobs.submit("rank", settings)
 
     def ask_for_pairs(self) -> None:
         """Somebody has heard every pair that could be given to them: the next tick makes more."""

@@ -5,71 +5,37 @@ the same place of a pair. It is read from the database once, follows every assig
 from then on, and is read again where something else wrote pairs or votes (an ingested run, an
 import) or a transaction was rolled back.
 
-Which pair comes next: pairs that others have begun come first (a pair half-voted is worth little),
-then the newest batch (made by the newest policy), and within a batch chance decides, so that the
-shares of pools in which the batch was made (by information gain, at random, across versions, from
-a broad range of presets) are kept. Now and then, at set rates, it is a hidden repeat with the sides
-swapped or a gold pair instead; those need no place and take none.
+Which pair comes next: pairs that others have begun come first (a pair half-voted is worth little).
+Among pairs begun by equally many a die with set shares says how the pair is chosen:
+
+    score   best first in the newest ranking by the reward model (`rlhf_core.rank_pairs`), of the
+            pairs that were made to be informative or broad
+    cross   by chance, of the pairs across versions, the newest batch first
+    random  by chance, of all others (made at random, or not yet ranked), the newest batch first
+
+Pairs of the pool "random" are never ranked, so figures drawn from them stay unbiased. Where there
+is no pair of the kind that the die names, another kind is taken. Now and then, at set rates, it is
+a hidden repeat with the sides swapped or a gold pair instead; those need no place and take none.
+The reason is written on the assignment.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from feedback_app.database import Row
-from feedback_app.scheduling import LOOK_BACK, Plan, required_seconds
+from feedback_app.scheduling import LOOK_BACK, Plan, required_seconds, to_side_choice
 from feedback_app.settings import Settings
+from feedback_app.shelves import Bag, Entry, Shelves
 from feedback_app.store import Store
+from feedback_app.store_ranking import RANKED_POOLS
 
 ROWS_KEPT = 2000
-DRAWS = 12  # at random, before all pairs of a batch are looked at
-
-
-class Bag:
-    """A set that one can draw from at random."""
-
-    def __init__(self) -> None:
-        self._items: list[str] = []
-        self._places: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def add(self, item: str) -> None:
-        if item not in self._places:
-            self._places[item] = len(self._items)
-            self._items.append(item)
-
-    def discard(self, item: str) -> None:
-        place = self._places.pop(item, None)
-        if place is None:
-            return
-        last = self._items.pop()
-        if last != item:
-            self._items[place] = last
-            self._places[last] = place
-
-    def draw(self, rng: random.Random) -> str:
-        return rng.choice(self._items)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A pair that may be given. required: seconds to be heard of edit a and edit b."""
-
-    pair_id: str
-    batch: str
-    gold: bool
-    required: tuple[float, float]
+RECENT = 2 * LOOK_BACK
 
 
 @dataclass
@@ -83,7 +49,13 @@ class Person:
     day: datetime | None = None
     today: int = 0
     total: int = 0
-    recent: deque[tuple[str, bool]] = field(default_factory=lambda: deque(maxlen=2 * LOOK_BACK))
+    recent: dict[str, tuple[str, bool]] = field(default_factory=dict)  # of the last votes, by id
+
+    def remember(self, vote_id: str, choice: str, too_fast: bool) -> None:
+        """One more vote, its choice in terms of sides."""
+        self.recent[vote_id] = (choice, too_fast)
+        while len(self.recent) > RECENT:
+            del self.recent[next(iter(self.recent))]
 
 
 class Pool:
@@ -114,10 +86,10 @@ class Pool:
             return
         found = self.store.pool_fingerprint(cursor)
         known = self._fingerprint
-        if known is None or found[2:] != known[2:]:
+        if known is None or found[3:] != known[3:]:
             self._read_assignments(cursor)
             self._read_pairs(cursor)
-        elif found[:2] != known[:2]:
+        elif found[:3] != known[:3]:
             self._read_pairs(cursor)
         self._fingerprint, self._foreign = found, foreign
 
@@ -146,21 +118,26 @@ class Pool:
         for name, day, today, total in self.store.vote_counts(cursor):
             person = self.person(name)
             person.day, person.today, person.total = day, today, total
+        for row in self.store.recent_votes(cursor, RECENT):
+            choice = to_side_choice(row["choice"], row["b_first"])
+            self.person(row["annotator"]).remember(row["vote_id"], choice, row["too_fast"])
 
     def _read_pairs(self, cursor: Any) -> None:
         self.pairs: dict[str, Entry] = {}
         self.gold = Bag()
-        self.bags: dict[tuple[int, str], Bag] = {}
         self.batches: dict[str, int] = {}  # in the order in which they were made
+        self.shelves = Shelves(self.batches)
         share, cap = self.settings.required_region_share, self.settings.required_cap_s
         for row in self.store.pairs_to_give(cursor):
             required = [
                 required_seconds(json.loads(row[name]), share, cap)
                 for name in ("regions_a", "regions_b")
             ]
+            ranked = row["pool"] in RANKED_POOLS and self.settings.assign_score > 0
             entry = Entry(
-                row["pair_id"], row["batch"], row["pool"] == "gold", (required[0], required[1])
-            )
+                row["pair_id"], row["batch"], row["pool"], (required[0], required[1]),
+                row["place"] if ranked else None, row["information"],
+            )  # fmt: skip
             self.batches[entry.batch] = len(self.pairs)
             self.pairs[entry.pair_id] = entry
             if entry.gold:
@@ -194,27 +171,37 @@ class Pool:
             return None
         dice = self.rng.random()
         if dice < self.settings.gold_rate:
-            found = self._gold_pair(annotator) or found
+            gold = self._gold_pair(annotator)
+            found = found if gold is None else (gold, "gold")
         elif dice < self.settings.gold_rate + self.settings.repeat_rate:
             repeat = self._repeat(annotator)
             if repeat is not None:
                 return repeat
-        return Plan(found, *self.pairs[found].required)
+        entry = self.pairs[found[0]]
+        return Plan(entry.pair_id, *entry.required, found[1], entry.information)
 
-    def _free_pair(self, annotator: str) -> str | None:
-        order = sorted(self.bags, key=lambda key: (-key[0], -self.batches[key[1]]))
-        for key in order:
-            bag = self.bags[key]
-            if key[0] == 0:
-                return bag.draw(self.rng)
-            for _ in range(DRAWS):
-                drawn = bag.draw(self.rng)
-                if annotator not in self.taken[drawn]:
-                    return drawn
-            left = [one for one in bag if annotator not in self.taken[one]]
-            if left:
-                return self.rng.choice(left)
+    def _free_pair(self, annotator: str) -> tuple[str, str] | None:
+        """A pair with a free place for this annotator, and why it is the one."""
+        for level in self.shelves.levels():
+            for reason in self._reasons():
+                if reason == "score":
+                    found = self.shelves.best(level, annotator, self.taken)
+                else:
+                    found = self.shelves.drawn(level, reason, annotator, self.taken, self.rng)
+                if found is not None:
+                    return found, reason
         return None
+
+    def _reasons(self) -> tuple[str, ...]:
+        """What the die says, then what else there is, in the order of its share."""
+        shares = {
+            "score": self.settings.assign_score,
+            "random": self.settings.assign_random,
+            "cross": self.settings.assign_cross,
+        }
+        (first,) = self.rng.choices(list(shares), list(shares.values()))
+        rest = sorted(set(shares) - {first}, key=lambda name: -shares[name])
+        return (first, *rest)
 
     def _gold_pair(self, annotator: str) -> str | None:
         left = [one for one in self.gold if annotator not in self.taken.get(one, ())]
@@ -233,8 +220,11 @@ class Pool:
         if not left:
             return None
         first = self.rng.choice(left)
-        pair = first["pair_id"]
-        return Plan(pair, *self.pairs[pair].required, first["assignment_id"], not first["b_first"])
+        pair = self.pairs[first["pair_id"]]
+        return Plan(
+            pair.pair_id, *pair.required, "repeat", pair.information,
+            first["assignment_id"], not first["b_first"],
+        )  # fmt: skip
 
     def may_reopen(self, row: Row) -> bool:
         """Whether a pair that ran out can be given to the same person again."""
@@ -290,21 +280,14 @@ class Pool:
             self.taken.get(pair, set()).discard(row["annotator"])
         self._shelve(pair)
 
-    def _shelf(self, pair: str) -> tuple[int, str]:
-        return len(self.taken.get(pair, ())), self.pairs[pair].batch
-
     def _unshelve(self, pair: str) -> None:
-        if pair in self.pairs and (bag := self.bags.get(self._shelf(pair))) is not None:
-            bag.discard(pair)
-            if not len(bag):
-                del self.bags[self._shelf(pair)]
+        if (entry := self.pairs.get(pair)) is not None:
+            self.shelves.take(entry, len(self.taken.get(pair, ())))
 
     def _shelve(self, pair: str) -> None:
-        if pair not in self.pairs or self.pairs[pair].gold:
-            return
-        shelf = self._shelf(pair)
-        if shelf[0] < self.settings.votes_per_pair:
-            self.bags.setdefault(shelf, Bag()).add(pair)
+        entry, level = self.pairs.get(pair), len(self.taken.get(pair, ()))
+        if entry is not None and not entry.gold and level < self.settings.votes_per_pair:
+            self.shelves.put(entry, level)
 
     def expire(self, now: datetime) -> None:
         """Leases that ran out go back to the pool."""

@@ -20,11 +20,16 @@ NEARLY = 0.2  # s per side that the page's clock and the server's sums may diffe
 
 @dataclass(frozen=True)
 class Plan:
-    """What an assignment is for: a pair, and where it is a hidden repeat, of which assignment."""
+    """What an assignment is for: a pair, why, and where it is a hidden repeat, of which assignment.
+
+    reason: score, random, cross, gold or repeat. information: nats that the newest ranking expects.
+    """
 
     pair_id: str
     required_a: float
     required_b: float
+    reason: str
+    information: float | None = None
     repeat_of: str | None = None
     b_first: bool | None = None
 
@@ -48,6 +53,8 @@ def new_assignment(
         "leased_until": now + lease,
         "created_at": now,
         "repeat_of": plan.repeat_of,
+        "reason": plan.reason,
+        "information": plan.information,
         "required_left_s": required[b_first],
         "required_right_s": required[not b_first],
     }
@@ -81,7 +88,7 @@ def notes_on(
 ) -> list[str]:
     """What is odd about a vote: "too_fast", "one_sided"; both are noted, neither is refused.
 
-    recent: (choice of sides, was too fast) of the votes before it in this sitting, oldest first.
+    recent: (choice of sides, was too fast) of this person's votes before it, oldest first.
     """
     notes = []
     if choice != "skip" and response_ms is not None and response_ms < fast_ms:

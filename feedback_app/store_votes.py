@@ -25,22 +25,28 @@ class VoteRows:
     # -- what `pool` keeps in memory ----------------------------------------------------------
 
     def pool_fingerprint(self, cursor: Any) -> tuple[Any, ...]:
-        """Changes with the pairs that may be given (0, 1), assignments (2), imported votes (3)."""
+        """Changes with pairs to give and their order (0-2), assignments, imported votes."""
         cursor.execute(
             """SELECT
                 (SELECT count(*) FROM pairs),
                 (SELECT bit_xor(hash(pair_id)) FROM pairs WHERE retired),
+                (SELECT bit_xor(hash(pair_id, place, created_at)) FROM pair_scores),
                 (SELECT count(*) FROM assignments),
                 (SELECT count(*) FROM votes WHERE source <> 'app' AND NOT simulated)"""
         )
         return tuple(cursor.fetchone())
 
     def pairs_to_give(self, cursor: Any) -> list[Row]:
-        """pair_id, batch, pool, regions_a, regions_b (JSON text), oldest first."""
+        """pair_id, batch, pool, regions_a, regions_b (JSON text), oldest first.
+
+        information, place: of the newest ranking; null where none has looked at the pair.
+        """
         return fetch(
             cursor,
-            "SELECT pair_id, coalesce(run_id, '') AS batch, pool, regions_a, regions_b"
-            " FROM pairs WHERE NOT retired ORDER BY created_at, pair_id",
+            """SELECT p.pair_id, coalesce(p.run_id, '') AS batch, p.pool, p.regions_a, p.regions_b,
+                s.information, s.place
+            FROM pairs AS p LEFT JOIN pair_scores AS s USING (pair_id)
+            WHERE NOT p.retired ORDER BY p.created_at, p.pair_id""",
         )
 
     def done_assignments(self, cursor: Any) -> list[Row]:
@@ -62,6 +68,25 @@ class VoteRows:
         """Assignments whose vote was "can't judge"."""
         cursor.execute("SELECT assignment_id FROM current_votes WHERE choice = 'skip'")
         return {row[0] for row in cursor.fetchall()}
+
+    def recent_votes(self, cursor: Any, each: int) -> list[Row]:
+        """The last votes of every annotator, oldest first, without undone ones.
+
+        annotator, vote_id, choice, b_first, too_fast.
+        """
+        return fetch(
+            cursor,
+            """SELECT v.annotator, v.vote_id::VARCHAR AS vote_id, v.choice, a.b_first,
+                coalesce(list_contains(from_json(v.flags, '["VARCHAR"]'), 'too_fast'), false)
+                    AS too_fast
+            FROM votes AS v JOIN assignments AS a USING (assignment_id)
+            WHERE v.kind = 'vote' AND v.source = 'app' AND NOT EXISTS (
+                SELECT 1 FROM votes AS u WHERE u.annotator = v.annotator AND u.kind = 'undo'
+                AND u.undoes = v.vote_id)
+            QUALIFY row_number() OVER (PARTITION BY v.annotator ORDER BY v.seq DESC) <= ?
+            ORDER BY v.seq""",
+            [each],
+        )
 
     def early_undos(self, cursor: Any) -> set[tuple[str, str]]:
         """(annotator, vote_id) of undos that came before their vote."""

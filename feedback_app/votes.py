@@ -247,7 +247,7 @@ class Desk:
         """Take a new vote in; returns what the page should hint at."""
         annotator = row["annotator"]
         person = self.pool.person(annotator)
-        person.recent.append((form.choice, "too_fast" in row["flags"]))
+        person.remember(row["vote_id"], form.choice, "too_fast" in row["flags"])
         self._new[row["vote_id"]] = row
         if (annotator, row["vote_id"]) in self.pool.early_undos:
             self.pool.early_undos.discard((annotator, row["vote_id"]))
@@ -256,7 +256,7 @@ class Desk:
         self.pool.set_state(assignment, "done")
         if form.choice == "skip":
             person.heard.pop(assignment["pair_id"], None)
-        return hint_on(row["flags"], list(person.recent))
+        return hint_on(row["flags"], list(person.recent.values()))
 
     def _vote_row(self, request: Vote, assignment: Row) -> Row:
         """The row of a vote. Raises InvalidError where too little was heard to judge."""
@@ -268,7 +268,7 @@ class Desk:
                 f"{seconds} s of {SIDE_NAMES[s]}" for s, seconds in missing.items()
             )
             raise InvalidError(f"before voting, hear {words} more where the two differ")
-        recent = list(self.pool.person(request.annotator).recent)
+        recent = list(self.pool.person(request.annotator).recent.values())
         notes = notes_on(form.choice, form.response_ms, recent, self.settings.fast_vote_ms)
         return self._content(request, assignment) | {
             "pair_id": assignment["pair_id"],
@@ -316,6 +316,7 @@ class Desk:
                 self.pool.early_undos.add((annotator, undoes))
             elif not again:
                 self._count(annotator, -1, target["created_at"])
+                self.pool.person(annotator).recent.pop(undoes, None)
                 if assignment is not None:
                     self.pool.set_state(assignment, "open", self.now + self._lease)
         given = None if assignment is None else self._given(assignment)

@@ -23,6 +23,7 @@ KINDS = {
     "bootstrap": "First reward model",
     "imitation": "First policy",
     "generate": "Making pairs",
+    "rank": "Ranking pairs",
     "train-reward": "Reward training",
     "train-policy": "Policy training",
     "evaluate": "Evaluation",

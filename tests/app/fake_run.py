@@ -81,6 +81,11 @@ def work(kind: str, run: RunFolder, settings: dict) -> dict:
         for number in range(settings["count"]):
             run.append("pairs.jsonl", pair(run.path, *settings["of"], number))
         return {"pairs": settings["count"]}
+    if kind == "rank":
+        for place, pair_id in enumerate(settings["waiting"]):
+            row = {"pair_id": pair_id, "information": 0.5 / (1 + place), "place": place}
+            run.append("scores.jsonl", row)
+        return {"pairs": len(settings["waiting"])}
     if kind == "evaluate":
         return {
             "songs": 2, "contenders": {"policy": {"keep_ratio": 0.8}}, "kl_to_parent": 0.1,

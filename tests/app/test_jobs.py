@@ -34,6 +34,9 @@ def fake_commands(kind: str, settings: Row, context: Context) -> tuple[list[str]
         policy = context.store.policy(settings["policy"]) if settings.get("policy") else None
         policy = policy or context.store.active_policy() or {"version": "policy_v1"}
         given["of"] = [context.store.songs()[0]["song_id"], policy["version"]]
+    if kind == "rank":  # newest first
+        waiting = context.store.waiting_pairs(context.settings.votes_per_pair)
+        given["waiting"] = [row["pair_id"] for row in reversed(waiting)]
     if kind == "train-policy":
         settings = settings | {"parent": "policy_v1"}
     if kind == "evaluate":

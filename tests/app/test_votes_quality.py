@@ -222,7 +222,7 @@ def test_any_vote_of_the_sitting_can_be_undone(tmp_path: Path) -> None:
 
 
 def test_coming_back_after_the_lease_ran_out_goes_on_with_the_same_pair(tmp_path: Path) -> None:
-    services = opened(tmp_path, 20)
+    services = opened(tmp_path, 20, votes_per_pair=2)  # so that bob cannot take ann's place
     ann, bob = client_of(services, "ann"), client_of(services, "bob")
     shown = ann.get("/api/next").json()
     late = "UPDATE assignments SET leased_until = TIMESTAMP '2020-01-01'"
