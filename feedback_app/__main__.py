@@ -13,6 +13,7 @@ from typing import Any
 from feedback_app.arguments import build_parser, command_names
 from feedback_app.client import Caller, connected, follow
 from feedback_app.errors import AppError
+from feedback_app.readings import flat
 from feedback_app.serve import serve
 from rlhf_core.errors import CoreError
 
@@ -81,6 +82,13 @@ def _commands() -> dict[str, Command]:
         "simulate": _run("simulate"),
         "promote": _shown("promote"),
         "reject": _shown("reject"),
+        "delete": _delete,
+        "examples": _run("make_examples"),
+        "compare": _compare,
+        "dry-runs list": _dry_runs,
+        "dry-runs cancel": _shown("cancel_dry_run"),
+        "dry-runs remove": _shown("remove_dry_run"),
+        "runs queue": _table("queue", "run_id", "state", "why", "then", "dry_run"),
         "roll-back": _shown("roll_back"),
         "versions": _versions,
         "runs list": _table("list_runs", "run_id", "state", "created_at", "error"),
@@ -172,6 +180,43 @@ def _versions(caller: Caller, values: dict[str, Any]) -> None:
     _table("list_policies", "version", "status", "algorithm", "parent", "reward_model")(caller, {})
     print()
     _table("list_reward_models", "version", "status", "n_votes", "synthetic")(caller, {})
+
+
+def _delete(caller: Caller, values: dict[str, Any]) -> None:
+    told = caller.call("delete_version", **values)
+    what = f"{told['version']}: {told['files']} files, {told['bytes'] / 1e6:.1f} MB"
+    print(f"deleted {what}" if told["deleted"] else f"would delete {what}; say --yes to do it")
+
+
+def _compare(caller: Caller, values: dict[str, Any]) -> None:
+    sides = caller.call("compare", **values)
+    both = [flat(sides[side]) for side in ("left", "right")]
+    for name in dict.fromkeys([*both[0], *both[1]]):
+        cells = [_cell(side.get(name)) for side in both]
+        print(f"{' ' if cells[0] == cells[1] else '*'} {name:32} {cells[0]:28} {cells[1]}".rstrip())
+
+
+def _dry_runs(caller: Caller, values: dict[str, Any]) -> None:
+    for run in caller.call("dry_runs"):
+        plan = " ".join(f"{name}={value}" for name, value in run["plan"].items())
+        print(f"{run['dry_run']} (simulated): {run['state']}, {run['seconds']:.0f} s, {plan}")
+        for row in run["rounds"]:
+            print(
+                f"  round {row['round']}: accuracy {_share(row, 'accuracy')}, judge prefers "
+                f"{row['policy']} to its parent {_rate(row['judge_parent'])}, to the first policy "
+                f"{_rate(row['judge_first'])}, gate {row['verdict']}, {row['seconds']:.0f} s"
+            )
+
+
+def _rate(rate: dict[str, float] | None) -> str:
+    return "-" if rate is None else f"{rate['mean']:.0%} ({rate['low']:.0%}-{rate['high']:.0%})"
+
+
+def _share(row: dict[str, Any], name: str) -> str:
+    if row[name] is None:
+        return "-"
+    ends = {"mean": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
+    return _rate(ends) if None not in ends.values() else f"{row[name]:.0%}"
 
 
 def _show_run(caller: Caller, values: dict[str, Any]) -> None:

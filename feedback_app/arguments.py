@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback_app.exchange import SUFFIXES
+from rlhf_core.tastes import LISTENING, READING
 
 DESCRIPTION = """Teach an audio editor by listening: people compare pairs of edits in the browser,
 their votes train a reward model, the reward model trains the editing policy, the new policy makes
@@ -195,25 +196,58 @@ def _training(commands: Commands) -> None:
         "Dry run: a program votes instead of people",
         "Its pairs are never shown to people, its votes are marked as simulated.",
     )
-    simulate.add_argument("--judge", default="mixture", help="whose taste (mixture)")
+    simulate.add_argument(
+        "--judge", default="mixture", help=f"whose taste: {', '.join([*READING, *LISTENING])}"
+    )
     simulate.add_argument("--rounds", type=int, default=1)
     simulate.add_argument("--votes", type=int, default=50, help="votes a round (50)")
     simulate.add_argument("--noise", type=float, default=1.0, help="0: never errs (1)")
     simulate.add_argument("--total-steps", type=int, default=20000, help="a round (20000)")
     simulate.add_argument("--seed", type=int, default=0)
+    dry = commands.group("dry-runs", "What dry runs came to")
+    dry.add("list", "List dry runs with the figures of their rounds")
+    for name, summary in (
+        ("cancel", "End what is going on of a dry run"),
+        ("remove", "Remove a dry run with all that it made"),
+    ):
+        dry.add(name, summary).add_argument("dry_run", metavar="NAME")
 
 
 def _versions(commands: Commands) -> None:
-    promote = commands.add("promote", "Make a policy version the one that new pairs come from")
+    promote = commands.add(
+        "promote",
+        "Make a version active",
+        "A policy: new pairs come from it. A reward model: trainings learn from it.",
+    )
     promote.add_argument("version")
-    reject = commands.add("reject", "Mark a proposed policy version as rejected")
+    promote.add_argument(
+        "--simulated", action="store_true",
+        help="yes, although it learned from simulated votes and not from people",
+    )  # fmt: skip
+    reject = commands.add("reject", "Mark a version as not to be used")
     reject.add_argument("version")
+    delete = commands.add(
+        "delete",
+        "Delete a version with its checkpoints",
+        "Refused, with reasons, for an active version, one that others came from, and a policy\n"
+        "whose pairs wait for votes or have some.",
+    )
+    delete.add_argument("version")
+    delete.add_argument("--yes", dest="confirmed", action="store_true", help="do it; else only say")
+    examples = commands.add("examples", "Render edits of two policies of the same unseen passages")
+    examples.add_argument("version")
+    examples.add_argument("--versus", metavar="VERSION", help="(default: its parent)")
+    examples.add_argument("--count", type=int, default=3)
+    compare = commands.add("compare", "Show two versions side by side")
+    compare.add_argument("version")
+    compare.add_argument("other")
     commands.add("roll-back", "Make the active version's parent active again")
     commands.add("versions", "List policies and reward models with their figures")
 
 
 def _runs(commands: Commands) -> None:
     runs = commands.group("runs", "What was started")
+    runs.add("queue", "List what goes on and what waits")
     listing = runs.add("list", "List runs, newest first")
     listing.add_argument("--limit", type=int, default=20)
     for name, summary in (

@@ -26,7 +26,7 @@ from rlhf_core.files import atomic_path
 
 KINDS = (
     "analyse", "bootstrap", "imitation", "generate", "rank",
-    "train-reward", "train-policy", "evaluate", "simulate",
+    "train-reward", "train-policy", "evaluate", "examples", "simulate", "judge",
 )  # fmt: skip
 
 
@@ -140,7 +140,8 @@ def _generate(settings: Row, context: Context) -> tuple[list[str], Row]:
     app = context.settings
     chosen = app.share_chosen if reward is not None else 0.0
     cross = app.share_cross if settings.get("versus") else 0.0
-    shares = {"broad": app.share_broad, "chosen": chosen, "cross": cross, "gold": app.gold_rate}
+    gold = 0.0 if settings.get("chain", {}).get("dry_run") else app.gold_rate
+    shares = {"broad": app.share_broad, "chosen": chosen, "cross": cross, "gold": gold}
     for name, share in shares.items():
         argv += [f"--share_{name}", f"{share:g}"]
     return argv, settings
@@ -164,7 +165,9 @@ def _rank(settings: Row, context: Context) -> tuple[list[str], Row]:
 
 
 def _snapshot(settings: Row, context: Context) -> str:
-    made = write_snapshot(context.store, context.workspace, bool(settings.get("include_simulated")))
+    dry_run = settings.get("chain", {}).get("dry_run")
+    simulated = bool(settings.get("include_simulated"))
+    made = write_snapshot(context.store, context.workspace, simulated, dry_run)
     if made.rows == 0:
         raise ConflictError("there are no votes to learn from yet; listen to some pairs first")
     settings["snapshot"], settings["n_votes"] = made.sha256, made.rows
@@ -207,14 +210,9 @@ def _train_policy(settings: Row, context: Context) -> tuple[list[str], Row]:
 
 def _evaluate(settings: Row, context: Context) -> tuple[list[str], Row]:
     policy = policy_of(settings, context.store)
-    link_songs(context.store, context.workspace, context.folder / "data")
-    test = context.folder / "data" / "test"
-    settings["evaluated_on"] = "test songs" if test.is_dir() else "training songs"
     argv = [
         *context.module("evaluation"), "--checkpoint", context.path(policy["path"]),
-        "--test_dir", str(test if test.is_dir() else context.folder / "data" / "train"),
-        "--cache_dir", str(context.workspace.cache), "--output_dir", str(context.folder),
-        *context.threads(),
+        *_unseen(settings, context), *context.threads(),
     ]  # fmt: skip
     if policy["parent"]:
         argv += ["--parent", context.path(context.store.policy(policy["parent"])["path"])]
@@ -234,6 +232,45 @@ def _simulate(settings: Row, context: Context) -> tuple[list[str], Row]:
     return argv, settings
 
 
+def _judge(settings: Row, context: Context) -> tuple[list[str], Row]:
+    policy = policy_of(settings, context.store)
+    argv = [
+        *context.module("judge_policy"), "--judge", settings["judge"],
+        "--checkpoint", context.path(policy["path"]),
+        "--parent", context.path(context.store.policy(policy["parent"])["path"]),
+        "--first", context.path(context.store.policy(settings["chain"]["first"])["path"]),
+        *_unseen(settings, context), *context.threads(), "--seed", str(_seed(settings)),
+    ]  # fmt: skip
+    return argv, settings
+
+
+def _examples(settings: Row, context: Context) -> tuple[list[str], Row]:
+    policy = policy_of(settings, context.store)
+    other = context.store.policy(settings.get("versus") or policy["parent"])
+    settings["policy"], settings["versus"] = policy["version"], other["version"]
+    argv = [*context.module("policy.generate"), *context.data(), *context.threads()]
+    test = (context.folder / "data" / "test").is_dir()
+    settings["made_on"] = "test songs" if test else "training songs"
+    return [
+        *argv, "--split", "test" if test else "train",
+        "--policy", context.path(policy["path"]), "--policy_name", policy["version"],
+        "--versus", context.path(other["path"]), "--versus_name", other["version"],
+        "--count", str(settings["count"]), "--seed", str(_seed(settings)),
+        "--share_cross", "1", "--share_broad", "0", "--share_chosen", "0", "--share_gold", "0",
+    ], settings  # fmt: skip
+
+
+def _unseen(settings: Row, context: Context) -> list[str]:
+    """The held-out songs, else the training songs, which is written down."""
+    link_songs(context.store, context.workspace, context.folder / "data")
+    test = context.folder / "data" / "test"
+    settings["evaluated_on"] = "test songs" if test.is_dir() else "training songs"
+    return [
+        "--test_dir", str(test if test.is_dir() else context.folder / "data" / "train"),
+        "--cache_dir", str(context.workspace.cache), "--output_dir", str(context.folder),
+    ]  # fmt: skip
+
+
 Builder = Callable[[dict[str, Any], Context], tuple[list[str], Row]]
 BUILDERS: dict[str, Builder] = {
     "analyse": _analyse,
@@ -244,5 +281,7 @@ BUILDERS: dict[str, Builder] = {
     "train-reward": _train_reward,
     "train-policy": _train_policy,
     "evaluate": _evaluate,
+    "examples": _examples,
+    "judge": _judge,
     "simulate": _simulate,
 }

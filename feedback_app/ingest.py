@@ -204,6 +204,9 @@ class Ingest:
         bootstrap = run["kind"] == "bootstrap"
         settings, metrics = run["settings"], results.get("metrics") or {}
         simulated = bool(settings.get("include_simulated"))
+        prefix = version_prefix(settings, "reward_v")
+        if simulated:
+            metrics = dict(metrics) | {"simulated": True}
 
         def work(cursor: Any) -> str:
             rows = fetch(
@@ -211,7 +214,7 @@ class Ingest:
             )
             if rows:
                 return str(rows[0]["version"])
-            version = next_version(cursor, "reward_models", "reward_v", 0 if bootstrap else 1)
+            version = next_version(cursor, "reward_models", prefix, 0 if bootstrap else 1)
             folder = "reward_model_v8_long" if bootstrap else version
             row = {
                 "version": version,
@@ -225,7 +228,7 @@ class Ingest:
                 "created_at": utc_now(),
             }
             insert(cursor, "reward_models", row)
-            if not settings.get("chain", {}).get("simulated"):
+            if not simulated:  # votes of programs never teach people's loop by themselves
                 activate_reward_model(cursor, version)
             return version
 
@@ -235,14 +238,15 @@ class Ingest:
         settings = run["settings"]
         first = run["kind"] == "imitation"
         metrics = dict(results.get("metrics") or {})
-        if settings.get("chain", {}).get("simulated"):
+        if self._learned_from_programs(settings):
             metrics["simulated"] = True
+        prefix = version_prefix(settings, "policy_v")
 
         def work(cursor: Any) -> str:
             rows = fetch(cursor, "SELECT version FROM policies WHERE run_id = ?", [run["run_id"]])
             if rows:
                 return str(rows[0]["version"])
-            version = next_version(cursor, "policies", "policy_v", 1)
+            version = next_version(cursor, "policies", prefix, 1)
             cursor.execute("SELECT 1 FROM policies WHERE status = 'active'")
             active = first and cursor.fetchone() is None
             row = {
@@ -262,6 +266,15 @@ class Ingest:
 
         return {"policy": self.store.database.write(work)}
 
+    def _learned_from_programs(self, settings: Row) -> bool:
+        """Whether a policy rests on simulated votes: its own, its reward's or its parent's."""
+        rows = [
+            self.store.reward_model(settings["reward_model"]) if settings.get("reward_model") else {},
+            self.store.policy(settings["parent"]) if settings.get("parent") else {},
+        ]
+        dry = bool(settings.get("chain", {}).get("simulated") or settings.get("include_simulated"))
+        return dry or any((row.get("metrics") or {}).get("simulated") for row in rows)
+
     def _evaluation(self, run: Row, results: Row) -> Row:
         version = run["settings"].get("policy") or run["settings"]["chain"]["policy"]
         policy = self.store.policy(version)
@@ -272,7 +285,9 @@ class Ingest:
         self.store.database.execute(
             "UPDATE policies SET metrics = ? WHERE version = ?", [dumps(metrics), version]
         )
-        return {}
+        worse = (metrics.get("gate") or {}).get("verdict") == "fail"
+        dry = run["settings"].get("chain", {}).get("dry_run")
+        return {"policy": policy["parent"]} if dry and worse else {}
 
 
 def song_problem(row: Row) -> str | None:
@@ -310,6 +325,12 @@ def evaluation_figures(results: Row) -> Row:
             "reasons": list(verdict["reasons"]),
         }
     return figures
+
+
+def version_prefix(settings: Row, prefix: str) -> str:
+    """What a new version is called before its number; a dry run's carry its name."""
+    dry_run = settings.get("chain", {}).get("dry_run")
+    return f"{dry_run}_{prefix}" if dry_run else prefix
 
 
 def activate_reward_model(cursor: Any, version: str) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from feedback_app.auth import Sessions
 from feedback_app.jobs import Jobs
 from feedback_app.operations_data import DataOperations
+from feedback_app.operations_dry_runs import DryRunOperations
 from feedback_app.operations_library import LibraryOperations
 from feedback_app.operations_people import PeopleOperations
 from feedback_app.operations_training import TrainingOperations
+from feedback_app.operations_versions import VersionOperations
 from feedback_app.settings import Settings
 from feedback_app.store import Store
 from feedback_app.workspace import Workspace
@@ -22,14 +24,23 @@ CONTROLS = frozenset(
         "add_songs", "list_songs", "set_split", "correct_beats", "prepare", "generate_pairs",
         "rank_pairs",
         "retrain_reward", "train_policy", "run_round", "simulate", "promote", "reject", "roll_back",
-        "list_policies", "list_reward_models", "list_runs", "run_view", "cancel_run", "resume_run",
+        "list_policies", "list_reward_models", "delete_version", "make_examples", "compare",
+        "queue", "judges", "dry_runs", "dry_run_view", "remove_dry_run", "cancel_dry_run",
+        "list_runs", "run_view", "cancel_run", "resume_run",
         "results", "list_annotators", "add_user", "set_password", "set_disabled", "set_weight",
         "export", "import_votes", "export_pairs", "pairs_overview", "status",
     }
 )  # fmt: skip
 
 
-class Operations(PeopleOperations, LibraryOperations, TrainingOperations, DataOperations):
+class Operations(
+    PeopleOperations,
+    LibraryOperations,
+    TrainingOperations,
+    VersionOperations,
+    DryRunOperations,
+    DataOperations,
+):
     """Everything that people and commands can ask of the app."""
 
     def __init__(

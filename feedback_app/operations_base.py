@@ -24,6 +24,22 @@ class Base:
 
         def makes_pairs_itself(self) -> bool: ...
 
+        def _chain(self, steps: list[Row], chain: Row | None = None) -> str: ...
+
+        def _generate_for(self, version: str) -> str: ...
+
+        def _policy_settings(
+            self,
+            algorithm: str,
+            total_steps: int,
+            learned_weight: float,
+            dense_weight: float,
+            device: str,
+            seed: int,
+            reward_model: str | None,
+            on_votes: bool,
+        ) -> Row: ...
+
 
 def plain(row: Row) -> Row:
     """A row that JSON can write: times become ISO text in UTC."""

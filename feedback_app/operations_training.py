@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from pathlib import Path
-from typing import Any
 
 import rlhf_core
 from feedback_app import processes
@@ -14,18 +12,16 @@ from feedback_app.database import Row
 from feedback_app.errors import ConflictError, InvalidError
 from feedback_app.jobs import read_status
 from feedback_app.operations_base import Base, plain
-from rlhf_core.files import read_json
-from rlhf_core.runs import read_lines
+from feedback_app.readings import metrics_of, results_of
 
 ALGORITHMS = ("ppo", "dpo")
 SHIPPED = Path(rlhf_core.__file__).parent / "models/reward_model_v8_long/reward_model_final.pt"
-MAX_METRICS = 500
 MAX_COUNT = 2000
 ASKED_LATELY_S = 30.0
 
 
 class TrainingOperations(Base):
-    """Pairs, rewards, policies, rounds, dry runs; and what becomes of the versions."""
+    """Pairs, rewards, policies, rounds."""
 
     _asked_at = float("-inf")  # when an annotator last found nothing to hear
 
@@ -103,7 +99,8 @@ class TrainingOperations(Base):
             algorithm, total_steps, learned_weight, dense_weight, device, seed, reward_model,
             on_votes,
         )  # fmt: skip
-        return {"run_id": self._chain([{"kind": "train-policy", "settings": settings}, EVALUATE])}
+        train = {"kind": "train-policy", "settings": settings}
+        return {"run_id": self._chain([train, *self._examined()])}
 
     def run_round(
         self,
@@ -129,37 +126,9 @@ class TrainingOperations(Base):
         steps = [
             {"kind": "train-reward", "settings": reward},
             {"kind": "train-policy", "settings": policy},
-            EVALUATE,
+            *self._examined(),
         ]
         return {"run_id": self._chain(steps)}
-
-    def simulate(
-        self,
-        judge: str = "mixture",
-        rounds: int = 1,
-        votes: int = 50,
-        noise: float = 1.0,
-        total_steps: int = 20000,
-        seed: int = 0,
-    ) -> Row:
-        """A dry run with a program that votes; nothing of it mixes with people's votes.
-
-        Its pairs are never shown to people, its votes are marked, its versions only proposed.
-        """
-        if not 1 <= rounds <= 20 or not 1 <= votes <= MAX_COUNT:
-            raise InvalidError(f"rounds must be 1 to 20 and votes 1 to {MAX_COUNT}")
-        policy = self._policy_settings("ppo", total_steps, 0.8, 0.2, "cpu", seed, None, False)
-        steps: list[Row] = []
-        for number in range(rounds):
-            each = seed + number
-            steps += [
-                {"kind": "generate", "settings": {"count": votes, "seed": each}},
-                {"kind": "simulate", "settings": {"judge": judge, "noise": noise, "seed": each}},
-                {"kind": "train-reward", "settings": {"include_simulated": True, "seed": each}},
-                {"kind": "train-policy", "settings": policy},
-                EVALUATE,
-            ]
-        return {"run_id": self._chain(steps, {"simulated": True})}
 
     def list_runs(self, limit: int = 20) -> list[Row]:
         """Runs, newest first."""
@@ -177,17 +146,46 @@ class TrainingOperations(Base):
             "kind": run["kind"],
             "state": run["state"],
             "progress": 1.0 if run["state"] == "finished" else status.get("progress", 0.0),
-            "message": status.get("message") or ("waiting" if run["state"] == "queued" else ""),
+            "message": self._waits_for(run) or status.get("message") or "",
             "eta_s": None if ended else status.get("eta_s"),
             "error": run["error"],
             "command": shlex.join(run["argv"] or []),
-            "metrics": _metrics(folder / "metrics.jsonl"),
+            "metrics": metrics_of(folder),
             "log_tail": processes.tail(folder / "log.txt"),
-            "results": _results(folder / "results.json"),
+            "results": results_of(folder),
             "settings": run["settings"],
+            "folder": str(folder),
             "next_run": self.jobs.follower(run_id),
             "steps_left": len(run["settings"].get("then") or []),
         }
+
+    def queue(self) -> list[Row]:
+        """Runs that go on or wait, in their order: {run_id, kind, state, why, then}.
+
+        why: what a waiting run waits for; then: the kinds of runs that will follow it.
+        """
+        return [
+            {
+                "run_id": run["run_id"],
+                "kind": run["kind"],
+                "state": run["state"],
+                "why": self._waits_for(run),
+                "then": [step["kind"] for step in run["settings"].get("then") or ()],
+                "dry_run": (run["settings"].get("chain") or {}).get("dry_run"),
+            }
+            for run in self.store.open_runs()
+            if run["state"] in ("queued", "running")
+        ]
+
+    def _waits_for(self, run: Row) -> str:
+        """What a queued run waits for, in words; nothing for others."""
+        if run["state"] != "queued":
+            return ""
+        others = [o for o in self.store.open_runs() if o["run_id"] != run["run_id"]]
+        needed = [o["run_id"] for o in others if o["run_id"] in (run["settings"].get("needs") or ())]
+        before = [o["run_id"] for o in others if o["kind"] == run["kind"]]
+        first = (needed or [o for o in before if o < run["run_id"]] or before or ["its turn"])[0]
+        return f"waiting for {first}"
 
     def cancel_run(self, run_id: str) -> Row:
         self.jobs.cancel(run_id)
@@ -195,33 +193,6 @@ class TrainingOperations(Base):
 
     def resume_run(self, run_id: str) -> Row:
         return {"run_id": self.jobs.resume(run_id)}
-
-    def list_policies(self) -> list[Row]:
-        return [plain(row) for row in self.store.policies()]
-
-    def list_reward_models(self) -> list[Row]:
-        return [plain(row) for row in self.store.reward_models()]
-
-    def promote(self, version: str) -> Row:
-        """Make a policy version the one that new pairs come from, and make some."""
-        self.store.activate_policy(version)
-        run_id = None
-        if self.settings.auto_generate:
-            self.store.retire_unheard_pairs(but_of=version)
-            run_id = self._generate_for(version)
-        return {"version": version, "run_id": run_id}
-
-    def reject(self, version: str) -> Row:
-        self.store.reject_policy(version)
-        return {"version": version}
-
-    def roll_back(self) -> Row:
-        """Make the active version's parent active again."""
-        active = self.store.active_policy()
-        if active is None or active["parent"] is None:
-            raise ConflictError("the active policy has no parent to go back to")
-        self.store.activate_policy(active["parent"])
-        return {"version": active["parent"]}
 
     def tick(self) -> None:
         """What the app does by itself, called after each look at the runs."""
@@ -284,6 +255,12 @@ class TrainingOperations(Base):
         settings = {"count": self.settings.generate_count, "policy": version, "versus": versus}
         return self.jobs.submit("generate", settings)
 
+    def _examined(self) -> list[Row]:
+        """What follows a policy's training: the gate, and examples to listen to."""
+        examples = {"count": self.settings.version_examples, "seed": 0}
+        steps: list[Row] = [{"kind": "evaluate", "settings": {}}]
+        return steps + ([{"kind": "examples", "settings": examples}] if examples["count"] else [])
+
     def _chain(self, steps: list[Row], chain: Row | None = None) -> str:
         first = steps[0]["settings"] | {"then": steps[1:], "chain": chain or {}}
         return self.jobs.submit(steps[0]["kind"], first)
@@ -326,22 +303,3 @@ class TrainingOperations(Base):
             "reward_model": reward_model,
             "on_votes": on_votes,
         }
-
-
-EVALUATE: Row = {"kind": "evaluate", "settings": {}}
-
-
-def _metrics(path: Path) -> list[Row]:
-    """At most 500 rows of a run's metrics, evenly spaced, the last one always there."""
-    rows = read_lines(path)
-    if len(rows) <= MAX_METRICS:
-        return rows
-    step = -(-len(rows) // MAX_METRICS)
-    return rows[(len(rows) - 1) % step :: step]
-
-
-def _results(path: Path) -> dict[str, Any] | None:
-    try:
-        return dict(read_json(path)) if path.exists() else None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError):
-        return None  # damaged: the run's state says so, for it cannot have been taken in

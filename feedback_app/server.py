@@ -326,6 +326,11 @@ def _media_routes(app: FastAPI, services: Services) -> None:
         who(request, "researcher")
         return _file(operations.original_audio(pair_id))
 
+    @app.get("/research/example/{run_id}/{number}/{side}")
+    def example(request: Request, run_id: str, number: int, side: str) -> FileResponse:
+        who(request, "researcher")
+        return _file(operations.example_audio(run_id, number, side))
+
     @app.get("/research/download/{name}")
     def download(request: Request, name: str) -> FileResponse:
         who(request, "researcher")

@@ -32,7 +32,7 @@ class Settings:
     votes at least) and of pairs with an obviously broken edit. fast_vote_ms: a vote that comes
     sooner after both sides were heard is noted as too fast. launcher: put before a run's command
     (torchrun, srun, ssh) of the kinds in launcher_kinds; a word with {command} takes the whole
-    command as shell text. max_upload_mb is of one file, max_upload_total_mb of one upload.
+    command as shell text. version_examples: rendered beside each new policy; 0: none. max_upload_mb is of one file, max_upload_total_mb of one upload.
     …_per_minute: how often one person may ask (sign-ins: one address); a minute's worth at once.
     """
 
@@ -78,6 +78,7 @@ class Settings:
     share_cross: float = 0.15
     share_broad: float = 0.25
     # Runs
+    version_examples: int = 3
     launcher: tuple[str, ...] = ()
     launcher_kinds: tuple[str, ...] = ("train-policy", "bootstrap")
     nice: int = 10

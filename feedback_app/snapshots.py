@@ -25,11 +25,18 @@ class Snapshot:
     rows: int
 
 
-def write_snapshot(store: Store, workspace: Workspace, include_simulated: bool) -> Snapshot:
-    """Write the votes as they are now, or find the same snapshot written before."""
+def write_snapshot(
+    store: Store, workspace: Workspace, include_simulated: bool, dry_run: str | None = None
+) -> Snapshot:
+    """Write the votes as they are now, or find the same snapshot written before.
+
+    dry_run: the simulated votes of this dry run, and nothing else.
+    """
     temporary = workspace.snapshots / f".{uuid4().hex}.parquet"
     try:
-        rows = store.copy_snapshot(temporary, include_simulated)
+        rows = store.copy_snapshot(temporary, include_simulated or dry_run is not None)
+        if dry_run is not None:
+            rows = store.keep_votes_of_dry_run(temporary, dry_run)
         digest = sha256_of(temporary)
         target = workspace.snapshots / f"{digest}.parquet"
         with temporary.open("rb") as file:

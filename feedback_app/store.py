@@ -9,12 +9,13 @@ from __future__ import annotations
 from feedback_app.store_accounts import AccountRows
 from feedback_app.store_exports import ExportRows
 from feedback_app.store_library import LibraryRows
+from feedback_app.store_lineage import LineageRows
 from feedback_app.store_ranking import RankRows
 from feedback_app.store_runs import RunRows
 from feedback_app.store_votes import VoteRows
 
 
-class Store(AccountRows, LibraryRows, VoteRows, RankRows, RunRows, ExportRows):
+class Store(AccountRows, LibraryRows, VoteRows, RankRows, RunRows, LineageRows, ExportRows):
     """Everything that is read from and written to the database."""
 
     def close(self) -> None:

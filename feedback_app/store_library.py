@@ -7,6 +7,7 @@ from typing import Any
 from feedback_app.database import Database, Row, fetch, utc_now
 from feedback_app.errors import ConflictError, NotFoundError
 from feedback_app.json_columns import decoded, dumps, insert
+from feedback_app.store_runs import DRY_RUNS
 
 SONG_JSON = ("waveform", "beat_times", "bar_phase")
 EDIT_JSON = ("actions", "edl", "peaks")
@@ -31,9 +32,9 @@ def insert_pair(
 def next_version(cursor: Any, table: str, prefix: str, first: int) -> str:
     """The next free name of a version: prefix and one more than the highest number."""
     cursor.execute(
-        f"SELECT coalesce(max(regexp_extract(version, '([0-9]+)$', 1)::INTEGER) + 1, ?)"
-        f" FROM {table}",
-        [first],
+        f"SELECT coalesce(max(substr(version, ?)::INTEGER) + 1, ?)"
+        f" FROM {table} WHERE regexp_full_match(version, ? || '[0-9]+')",
+        [len(prefix) + 1, first, prefix],
     )
     return f"{prefix}{cursor.fetchone()[0]}"
 
@@ -139,7 +140,9 @@ class LibraryRows:
                 (SELECT count(*) FROM current_votes AS v WHERE v.pair_id = p.pair_id) AS votes
             FROM pairs AS p JOIN songs AS s USING (song_id)
             JOIN edits AS ea ON ea.edit_id = p.edit_a JOIN edits AS eb ON eb.edit_id = p.edit_b
-            ORDER BY p.created_at DESC, p.pair_id LIMIT ?""",
+            WHERE coalesce(p.run_id, '') NOT IN ("""
+            + DRY_RUNS
+            + ") ORDER BY p.created_at DESC, p.pair_id LIMIT ?",
             [limit],
         )
 
@@ -167,11 +170,15 @@ class LibraryRows:
         )
 
     def policies(self) -> list[Row]:
-        rows = self.database.rows("SELECT * FROM policies ORDER BY created_at, version")
+        rows = self.database.rows(
+            "SELECT * FROM policies WHERE status <> 'deleted' ORDER BY created_at, version"
+        )
         return [decoded(row, ("metrics",)) for row in rows]
 
     def policy(self, version: str) -> Row:
-        row = self.database.row("SELECT * FROM policies WHERE version = ?", [version])
+        row = self.database.row(
+            "SELECT * FROM policies WHERE version = ? AND status <> 'deleted'", [version]
+        )
         if row is None:
             raise NotFoundError(f"there is no policy version {version!r}")
         return decoded(row, ("metrics",))
@@ -203,11 +210,15 @@ class LibraryRows:
         self.database.write(work)
 
     def reward_models(self) -> list[Row]:
-        rows = self.database.rows("SELECT * FROM reward_models ORDER BY created_at, version")
+        rows = self.database.rows(
+            "SELECT * FROM reward_models WHERE status <> 'deleted' ORDER BY created_at, version"
+        )
         return [decoded(row, ("metrics",)) for row in rows]
 
     def reward_model(self, version: str) -> Row:
-        row = self.database.row("SELECT * FROM reward_models WHERE version = ?", [version])
+        row = self.database.row(
+            "SELECT * FROM reward_models WHERE version = ? AND status <> 'deleted'", [version]
+        )
         if row is None:
             raise NotFoundError(f"there is no reward model version {version!r}")
         return decoded(row, ("metrics",))

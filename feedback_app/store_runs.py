@@ -10,6 +10,7 @@ from feedback_app.json_columns import decoded, dumps, insert
 
 RUN_JSON = ("argv", "settings")
 ENDED = ("finished", "failed", "cancelled")
+DRY_RUNS = "SELECT run_id FROM runs WHERE settings -> 'chain' ->> 'dry_run' IS NOT NULL"
 
 
 class RunRows:
@@ -59,8 +60,10 @@ class RunRows:
         return [decoded(row, RUN_JSON) for row in rows]
 
     def latest_run(self, kind: str) -> Row | None:
+        """The newest run of a kind; those of dry runs do not count."""
         row = self.database.row(
-            "SELECT * FROM runs WHERE kind = ? ORDER BY created_at DESC, run_id DESC LIMIT 1",
+            f"SELECT * FROM runs WHERE kind = ? AND run_id NOT IN ({DRY_RUNS})"
+            " ORDER BY created_at DESC, run_id DESC LIMIT 1",
             [kind],
         )
         return None if row is None else decoded(row, RUN_JSON)

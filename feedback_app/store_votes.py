@@ -8,6 +8,7 @@ from typing import Any
 
 from feedback_app.database import Database, Row, fetch, utc_now
 from feedback_app.json_columns import decoded, dumps, insert, insert_many
+from feedback_app.store_runs import DRY_RUNS
 
 VOTE_JSON = ("tags", "listened", "client", "flags")
 
@@ -189,7 +190,10 @@ class VoteRows:
                 WHERE state = 'done' AND repeat_of IS NULL GROUP BY pair_id)
             SELECT count(*) FILTER (coalesce(taken, 0) < ? AND NOT retired) AS open,
                 count(*) FILTER (coalesce(taken, 0) >= ?) AS done, count(*) AS total
-            FROM pairs LEFT JOIN load USING (pair_id)""",
+            FROM pairs LEFT JOIN load USING (pair_id)
+            WHERE coalesce(run_id, '') NOT IN ("""
+            + DRY_RUNS
+            + ")",
             [votes_per_pair, votes_per_pair],
         )
         assert row is not None
