@@ -269,7 +269,9 @@ class Ingest:
     def _learned_from_programs(self, settings: Row) -> bool:
         """Whether a policy rests on simulated votes: its own, its reward's or its parent's."""
         rows = [
-            self.store.reward_model(settings["reward_model"]) if settings.get("reward_model") else {},
+            self.store.reward_model(settings["reward_model"])
+            if settings.get("reward_model")
+            else {},
             self.store.policy(settings["parent"]) if settings.get("parent") else {},
         ]
         dry = bool(settings.get("chain", {}).get("simulated") or settings.get("include_simulated"))

@@ -182,7 +182,9 @@ class TrainingOperations(Base):
         if run["state"] != "queued":
             return ""
         others = [o for o in self.store.open_runs() if o["run_id"] != run["run_id"]]
-        needed = [o["run_id"] for o in others if o["run_id"] in (run["settings"].get("needs") or ())]
+        needed = [
+            o["run_id"] for o in others if o["run_id"] in (run["settings"].get("needs") or ())
+        ]
         before = [o["run_id"] for o in others if o["kind"] == run["kind"]]
         first = (needed or [o for o in before if o < run["run_id"]] or before or ["its turn"])[0]
         return f"waiting for {first}"
