@@ -13,6 +13,7 @@ from __future__ import annotations
 import pickle
 import time
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def load_checkpoint(path: Path, kind: str, device: str = "cpu") -> dict[str, Any
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint. Check the path.")
     try:
+        _check_bytes(path)
         data = torch.load(path, map_location=device, weights_only=True)
     except (
         RuntimeError,
@@ -73,6 +75,7 @@ def load_checkpoint(path: Path, kind: str, device: str = "cpu") -> dict[str, Any
         ValueError,
         pickle.UnpicklingError,
         zipfile.BadZipFile,
+        zlib.error,
     ) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -81,6 +84,14 @@ def load_checkpoint(path: Path, kind: str, device: str = "cpu") -> dict[str, Any
         ) from error
     _check_header(path, data, kind)
     return dict(data)
+
+
+def _check_bytes(path: Path) -> None:
+    """Raise BadZipFile when a record does not have its checksum: torch.load would not notice."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
 
 
 def _check_header(path: Path, data: Any, kind: str) -> None:

@@ -45,7 +45,7 @@ def backend(device: str) -> str:
 def native_bf16(device: str = "cpu") -> bool:
     """Whether bfloat16 matrix products are native there: then faster, elsewhere far slower."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 

@@ -1,19 +1,19 @@
 """Is this checkpoint fit for use?
 
-    python -m rlhf_core.test_report models/reward_model_final.pt
+    python -m rlhf_core.test_report models/reward_model_final.pt --plot reliability.png
 
-prints integrity, configuration, metrics, weights and a try-out on made-up beats for a reward or a
-policy checkpoint; exits with 1 when a check fails and 2 when it cannot be read. (A command, not
-a test module: pytest collects from tests/ only.)
+prints integrity, configuration, all figures (of a reward fitted to votes: the whole report with a
+reliability diagram), weights and a try-out on made-up beats for a reward or a policy checkpoint;
+exits with 1 when a check fails and 2 when it cannot be read. (A command, not a test module: pytest
+collects from tests/ only.)
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,17 @@ from rlhf_core.audio.feature_table import BEAT_FEATURES, FEATURE_VERSION, INPUT_
 from rlhf_core.checkpoints import load_checkpoint
 from rlhf_core.editing import dynamics
 from rlhf_core.editing.actions import ACTION_NAMES, N_ACTIONS, Action
-from rlhf_core.errors import CheckpointError
+from rlhf_core.errors import CheckpointError, ConfigError, CoreError
 from rlhf_core.files import sha256_of
+from rlhf_core.plots import reliability_figure, save_figure
 from rlhf_core.reward.checkpoint import KIND, RewardCheckpoint, load_reward
+from rlhf_core.reward.metrics import wilson_interval
+from rlhf_core.reward.report_text import metrics_text, values_text
 from rlhf_core.types import AudioState, BeatGrid, Passage
 
 TOLERANCE = 1e-3
 N_BEATS, PADDING = 32, 8
 KINDS = (KIND, "policy")
-LONG = 160  # characters of a value that are shown
 
 Check = tuple[str, bool, str]  # what, whether it holds, detail
 
@@ -160,11 +162,10 @@ def policy_checks(path: Path, content: dict[str, Any]) -> list[Check]:
     ]
 
 
-def _show(title: str, values: Mapping[str, Any]) -> None:
+def _show(title: str, lines: Iterable[str]) -> None:
     print(f"\n{title}")
-    for name, value in values.items():
-        text = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
-        print(f"  {name}: {text if len(text) <= LONG else text[: LONG - 1] + '…'}")
+    for line in lines:
+        print(line)
 
 
 def _judge(title: str, checks: list[Check]) -> bool:
@@ -175,39 +176,81 @@ def _judge(title: str, checks: list[Check]) -> bool:
 
 
 def metric_checks(metrics: Mapping[str, Any]) -> list[Check]:
-    odd = [k for k, v in metrics.items() if isinstance(v, float) and not math.isfinite(v)]
+    odd = list(_not_finite(metrics))
     return [("figures are finite", not odd, ", ".join(odd) or "yes")]
 
 
-def report(path: Path) -> bool:
-    """Print the whole report; True when every check holds. Raises CheckpointError if unreadable."""
+def _not_finite(values: Mapping[str, Any], inside: str = "") -> Iterable[str]:
+    """Names of numbers that are none, however deep."""
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"{inside}{name}"
+        elif isinstance(value, Mapping):
+            yield from _not_finite(value, f"{inside}{name}.")
+
+
+def inference_checks(path: Path, kind: str, content: dict[str, Any]) -> list[Check]:
+    """The try-out; a checkpoint that cannot be set up fails one check that says why."""
+    try:
+        return reward_checks(load_reward(path)) if kind == KIND else policy_checks(path, content)
+    except CheckpointError as error:
+        return [("it can be set up", False, str(error))]
+
+
+def report(path: Path, plot: Path | None = None) -> bool:
+    """Print the whole report; True when every check holds. plot: where the reliability plot goes.
+
+    Raises CheckpointError if it is unreadable, ConfigError when there is nothing to plot.
+    """
     kind, content = kind_of(path)
     print(f"{path}: a {kind.replace('_', ' ')}")
-    _show(
-        "Integrity",
-        {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_of(path),
-            "feature version": FEATURE_VERSION,
-            "lineage": content.get("lineage", {}),
-        },
-    )
-    if content.get("lineage", {}).get("synthetic"):
+    lineage = content.get("lineage", {})
+    integrity = {
+        "bytes": path.stat().st_size,
+        "sha256": sha256_of(path),
+        "checksums": "all records have theirs",
+        "feature version": FEATURE_VERSION,
+        "lineage": lineage,
+    }
+    _show("Integrity", values_text(integrity))
+    if lineage.get("synthetic"):
         print("  note: SYNTHETIC: made without any human vote")
-    config = content["config"] if kind == KIND else content.get("agent_config", {})
-    _show("Configuration", config)
+    reward = kind == KIND
+    _show("Configuration", values_text(content.get("config" if reward else "agent_config", {})))
     metrics = content.get("metrics", {})
-    _show("Metrics", metrics)
-    weights = content.get("model" if kind == KIND else "state_dict", {})
-    tried: Callable[[], list[Check]] = (
-        (lambda: reward_checks(load_reward(path)))
-        if kind == KIND
-        else (lambda: policy_checks(path, content))
-    )
-    results = [_judge("Weights", [*weight_checks(weights), *metric_checks(metrics)])]
-    results.append(_judge("Inference", tried()))
+    _show("Figures", metrics_text(metrics) or ["  none"])
+    weights = content.get("model" if reward else "state_dict", {})
+    results = [
+        _judge("Weights", [*weight_checks(weights), *metric_checks(metrics)]),
+        _judge("Inference", inference_checks(path, kind, content)),
+    ]
     print("\nfit for use" if all(results) else "\nNOT fit for use: see FAIL above")
+    if plot is not None:
+        save_plot(plot, path, metrics)
     return all(results)
+
+
+def save_plot(target: Path, path: Path, metrics: Mapping[str, Any]) -> None:
+    """The reliability diagram as a PNG file. Raises ConfigError without its figures."""
+    bins = metrics.get("reliability")
+    if not bins:
+        raise ConfigError(
+            f"{path}: no plot, for it has no reliability figures: only a reward fitted to decisive "
+            "votes on at least two songs has"
+        )
+    between = [wilson_interval(round(b["observed"] * b["votes"]), b["votes"]) for b in bins]
+    save_figure(
+        reliability_figure(
+            [b["stated"] for b in bins],
+            [b["observed"] for b in bins],
+            [low for low, _ in between],
+            [high for _, high in between],
+            [b["votes"] for b in bins],
+            f"calibration error {metrics['ece']:.3f}; {metrics['n_votes']} votes",
+        ),
+        target,
+    )
+    print(f"reliability plot: {target}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -218,9 +261,11 @@ def main(argv: list[str] | None = None) -> int:
         "2: it cannot be read.",
     )
     parser.add_argument("checkpoint", type=Path, help="a .pt file of this project")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw how calibrated it is")
+    args = parser.parse_args(argv)
     try:
-        return 0 if report(parser.parse_args(argv).checkpoint) else 1
-    except CheckpointError as error:
+        return 0 if report(args.checkpoint, args.plot) else 1
+    except CoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

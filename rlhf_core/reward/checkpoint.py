@@ -149,7 +149,8 @@ def reward_from_content(data: dict[str, Any], name: str, device: str = "cpu") ->
             lineage=dict(data["lineage"]),
         )
     except (KeyError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
-        first = str(error).splitlines()[0] if str(error) else ""
+        # Of a wrong shape, torch names the tensor on the second line.
+        first = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise CheckpointError(
             f"{name}: the reward checkpoint is not whole ({type(error).__name__}: {first}). "
             "Restore it from a backup or train again."
