@@ -12,6 +12,7 @@ from feedback_app.operations_data import DataOperations
 from feedback_app.operations_dry_runs import DryRunOperations
 from feedback_app.operations_library import LibraryOperations
 from feedback_app.operations_people import PeopleOperations
+from feedback_app.operations_results import ResultsOperations
 from feedback_app.operations_training import TrainingOperations
 from feedback_app.operations_versions import VersionOperations
 from feedback_app.settings import Settings
@@ -28,6 +29,7 @@ CONTROLS = frozenset(
         "queue", "judges", "dry_runs", "dry_run_view", "remove_dry_run", "cancel_dry_run",
         "list_runs", "run_view", "cancel_run", "resume_run",
         "results", "list_annotators", "add_user", "set_password", "set_disabled", "set_weight",
+        "people", "search_votes", "weight_effect", "undo_weight", "find_pairs",
         "export", "import_votes", "export_pairs", "pairs_overview", "status",
     }
 )  # fmt: skip
@@ -35,6 +37,7 @@ CONTROLS = frozenset(
 
 class Operations(
     PeopleOperations,
+    ResultsOperations,
     LibraryOperations,
     TrainingOperations,
     VersionOperations,

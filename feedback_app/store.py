@@ -12,10 +12,20 @@ from feedback_app.store_library import LibraryRows
 from feedback_app.store_lineage import LineageRows
 from feedback_app.store_ranking import RankRows
 from feedback_app.store_runs import RunRows
+from feedback_app.store_statistics import StatisticsRows
 from feedback_app.store_votes import VoteRows
 
 
-class Store(AccountRows, LibraryRows, VoteRows, RankRows, RunRows, LineageRows, ExportRows):
+class Store(
+    AccountRows,
+    LibraryRows,
+    VoteRows,
+    RankRows,
+    RunRows,
+    LineageRows,
+    StatisticsRows,
+    ExportRows,
+):
     """Everything that is read from and written to the database."""
 
     def close(self) -> None:
