@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from rlhf_core.checkpoints import lineage, load_checkpoint
+from rlhf_core.devices import check_device
 from rlhf_core.errors import CheckpointError, ConfigError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.history import rows
@@ -28,7 +29,6 @@ from rlhf_core.policy.agent import Agent, agent_from_content, load_policy
 from rlhf_core.policy.arguments import Settings, build_parser, settings_of
 from rlhf_core.policy.commands import (
     OUT_OF_MEMORY,
-    check_device,
     guarded,
     start_logging,
     use_threads,
@@ -89,7 +89,7 @@ def _reward_source(
     settings = replace(settings, checkpoint_path=path)
     integration = LearnedRewardIntegration(settings)
     integration.load_model()
-    return LearnedRewards(integration, reference, seed), settings
+    return LearnedRewards(integration, reference, seed, settings.learned), settings
 
 
 def _start(
@@ -224,6 +224,7 @@ def _trainer(
         reference=reference,
         votes=votes,
         held_out=_held_out(args),
+        held_out_reward=reward.steady() if isinstance(reward, LearnedRewards) else reward,
         events=args.output_dir / "logs/tensorboard" if args.tensorboard else None,
         lineage=made_from,
         reward_config=asdict(reward_config),

@@ -18,7 +18,7 @@ from rlhf_core.policy.dpo import LOSSES, DPOConfig
 from rlhf_core.policy.ppo import PPOConfig
 from rlhf_core.policy.songs import add_data_arguments
 from rlhf_core.policy.trainer import ALGORITHMS, TrainingConfig
-from rlhf_core.reward.learned_reward_integration import LearnedRewardConfig
+from rlhf_core.reward.learned_reward_integration import LEARNED, LearnedRewardConfig
 
 EXAMPLES = """\
 examples:
@@ -97,7 +97,8 @@ def _reward_arguments(group: argparse._ArgumentGroup) -> None:
     _number(group, "--dense_reward_weight", float, config, "weight of the four plain rules")
     _number(group, "--reward_scale", float, config, "times the learned reward")
     _number(group, "--reward_offset", float, config, "plus the learned reward")
-    _number(group, "--lcb", float, config, "posterior deviations taken off the learned reward")
+    _choice(group, "--learned", LEARNED, config.learned)
+    _number(group, "--lcb", float, config, "lower-bound: posterior deviations below the mean")
     group.add_argument(
         "--clamp_reward",
         type=float,
@@ -128,6 +129,7 @@ def _algorithm_arguments(parser: argparse.ArgumentParser) -> None:
     _number(dpo, "--beta", float, DPOConfig, "how dearly leaving the reference is paid")
     _choice(dpo, "--loss", LOSSES, DPOConfig.loss)
     _number(dpo, "--label_smoothing", float, DPOConfig, "chance that a vote is wrong")
+    _number(dpo, "--strength_margin", float, DPOConfig, "margin for each step of a vote's strength")
     dpo.add_argument(
         "--length_normalise", action="store_true", default=None, help="mean log-probabilities"
     )

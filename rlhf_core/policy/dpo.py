@@ -32,6 +32,8 @@ class DPOConfig:
     beta: how dearly leaving the reference is paid (IPO: its target margin is 1 / (2 beta)).
     label_smoothing: the chance that a vote is wrong.
     length_normalise: mean instead of sum of log-probabilities, so that long passages weigh no more.
+    strength_margin: by how much more the better edit's implicit reward has to lead for each step
+        of a vote's strength above 1 (0: strength counts for nothing).
     """
 
     lr: float = 3e-4
@@ -39,6 +41,7 @@ class DPOConfig:
     loss: str = "sigmoid"
     label_smoothing: float = 0.1
     length_normalise: bool = False
+    strength_margin: float = 0.25
     epochs: int = 1
     minibatch_pairs: int = 8
     max_grad_norm: float = 0.5
@@ -48,6 +51,8 @@ class DPOConfig:
             raise ConfigError(f"DPO loss {self.loss!r} is not one of {', '.join(LOSSES)}")
         if not 0 <= self.label_smoothing < 0.5:
             raise ConfigError(f"label_smoothing is {self.label_smoothing}, must be in 0 … 0.5")
+        if self.strength_margin < 0:
+            raise ConfigError(f"strength_margin is {self.strength_margin}, must be 0 or more")
         if min(self.lr, self.beta, self.epochs, self.minibatch_pairs, self.max_grad_norm) <= 0:
             raise ConfigError(f"DPO settings must be positive: {self}")
 
@@ -56,13 +61,15 @@ class DPOConfig:
 class PairBatch:
     """N pairs of edits of one passage each.
 
-    actions_a, actions_b: (N, T) long; label: (N,) float, probability that a is the better edit.
+    actions_a, actions_b: (N, T) long; label: (N,) float, probability that a is the better edit;
+    strength: (N,) float, steps of strength above the weakest, 0 where none was given.
     """
 
     batch: PassageBatch
     actions_a: Tensor
     actions_b: Tensor
     label: Tensor
+    strength: Tensor | None = None
 
     def __post_init__(self) -> None:
         want = (self.batch.size, self.batch.width)
@@ -78,8 +85,13 @@ class PairBatch:
         return 2 * int(self.batch.lengths.sum())
 
     def select(self, rows: Tensor) -> PairBatch:
+        strength = None if self.strength is None else self.strength[rows]
         return PairBatch(
-            self.batch.select(rows), self.actions_a[rows], self.actions_b[rows], self.label[rows]
+            self.batch.select(rows),
+            self.actions_a[rows],
+            self.actions_b[rows],
+            self.label[rows],
+            strength,
         )
 
 
@@ -139,8 +151,9 @@ class DPOTrainer:
             beta=config.beta,
             kind=config.loss,
             label_smoothing=config.label_smoothing,
+            lead=None if pairs.strength is None else config.strength_margin * pairs.strength,
         ).mean()
-        return loss, _measure(
+        return loss, measure(
             loss.detach(),
             margin.detach(),
             pairs.label,
@@ -155,7 +168,7 @@ class DPOTrainer:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def _measure(
+def measure(
     loss: Tensor, margin: Tensor, label: Tensor, log_probs: Tensor, beta: float
 ) -> dict[str, float]:
     """Ties say nothing about accuracy and are left out of it."""

@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from rlhf_core.checkpoints import lineage
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import DataError
 from rlhf_core.policy.comparison import Score
+from rlhf_core.policy.rewards import taste_weights
 from rlhf_core.reward.checkpoint import RewardCheckpoint
 from rlhf_core.reward.dataset import Vote
 from rlhf_core.reward.learned_reward_integration import (
@@ -36,7 +36,6 @@ from rlhf_core.types import AudioState
 
 WITHHELD_SHARE = 0.3
 TASTES = 200  # draws from the posterior
-JITTER = 1e-9
 
 SURE = 0.9  # probability of being better from which it is accepted; below 1 - SURE: rejected
 MAX_DRIFT = 0.3  # nats per decision: beyond that, a reward model is asked about unknown edits
@@ -92,11 +91,7 @@ def integration_of(checkpoint: RewardCheckpoint, device: str = "cpu") -> Learned
 def tastes(integration: LearnedRewardIntegration, seed: int, count: int = TASTES) -> Score:
     """Scores (B, count), in sigmas, of edits under tastes drawn from a reward's posterior."""
     made = integration.checkpoint
-    covariance = made.covariance.double().cpu().numpy()
-    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    root = vectors * np.sqrt(np.clip(values, JITTER, None))
-    noise = np.random.default_rng(seed).standard_normal((len(values), count))
-    weights = made.mean.double().cpu()[:, None] + torch.from_numpy(root @ noise)
+    weights = taste_weights(made, count, np.random.default_rng(seed))
 
     def draw(batch: PassageBatch, actions: Tensor) -> Tensor:
         raw: Tensor = integration.embed(batch, actions).double().cpu() @ weights

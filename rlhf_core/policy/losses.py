@@ -6,7 +6,8 @@ finite number so small that its probability is exactly 0 (with -inf, 0 * inf wou
 into NaN).
 
 Sources: GAE Schulman 2015 (arXiv:1506.02438); PPO Schulman 2017 (1707.06347); DPO Rafailov 2023
-(2305.18290) with the label smoothing of Mitchell's cDPO; IPO Azar 2023 (2310.12036).
+(2305.18290) with the label smoothing of Mitchell's cDPO; its offset Amini 2024 (2402.10571); IPO
+Azar 2023 (2310.12036).
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ def preference_loss(
     beta: float,
     kind: str = "sigmoid",
     label_smoothing: float = 0.0,
+    lead: Tensor | None = None,
 ) -> Tensor:
     """Loss of each pair, given how much more the policy has come to like its first edit.
 
@@ -120,12 +122,17 @@ def preference_loss(
     label: (N,) probability that a is the better one: 1, 0, or .5 for a tie.
     kind: "sigmoid" (DPO) or "ipo", whose target margin is 1 / (2 beta).
     label_smoothing: chance that a vote is flipped, 0 <= it < .5.
+    lead: (N,) by how much the better edit's implicit reward, beta * ln-ratio, has to lead at least
+        (DPO with an offset, Amini 2024, arXiv:2402.10571; IPO: its target moves up by that much).
+        A tie asks for none.
     """
     target = label * (1 - label_smoothing) + (1 - label) * label_smoothing
+    ahead = torch.zeros_like(margin) if lead is None else lead * (2 * label - 1).abs()
     if kind == "sigmoid":
-        first, second = functional.logsigmoid(beta * margin), functional.logsigmoid(-beta * margin)
+        first = functional.logsigmoid(beta * margin - ahead)
+        second = functional.logsigmoid(-beta * margin - ahead)
         return -(target * first + (1 - target) * second)
     if kind == "ipo":
-        aim = 1 / (2 * beta)
+        aim = (0.5 + ahead) / beta
         return target * (margin - aim) ** 2 + (1 - target) * (margin + aim) ** 2
     raise ValueError(f"preference loss {kind!r} is not one of sigmoid, ipo")

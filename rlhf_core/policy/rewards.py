@@ -2,8 +2,11 @@
 
 The learned term is a lower confidence bound relative to what the reference policy does with the
 same passage: votes only ever compare edits of one passage, so only that difference is known, and
-where the reward model is unsure of it the policy is not paid for it (FACTS: without the bound, the
-first round on few votes is exploited).
+where the reward model is unsure of it the policy is not paid for it: without the bound, the first
+round on few votes is exploited (docs/policy-learning.md).
+
+The other way to respect what votes leave open is to sample: each roll-out is paid by another taste
+drawn from the reward's posterior, so that only what most tastes agree on adds up over updates.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,11 +24,13 @@ from rlhf_core.editing.dense_reward import dense_reward
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.policy.agent import Agent
 from rlhf_core.policy.rollout import collect
-from rlhf_core.reward.learned_reward_integration import LearnedRewardIntegration
+from rlhf_core.reward.checkpoint import RewardCheckpoint
+from rlhf_core.reward.learned_reward_integration import LEARNED, LearnedRewardIntegration
 from rlhf_core.types import AudioState, Passage
 
 Item = tuple[AudioState, Passage]
 REFERENCE_EDITS = 8
+JITTER = 1e-9
 
 
 @dataclass(frozen=True)
@@ -78,17 +84,43 @@ class LearnedRewards:
     """
 
     def __init__(
-        self, integration: LearnedRewardIntegration, reference: Agent, seed: int = 0
+        self,
+        integration: LearnedRewardIntegration,
+        reference: Agent,
+        seed: int = 0,
+        learned: str = LEARNED[0],
     ) -> None:
         self.integration, self.reference, self.seed = integration, reference, seed
+        self.learned = learned
         self._known: dict[tuple[str, int, int], Tensor] = {}
 
     def __call__(self, batch: PassageBatch, actions: Tensor, items: Sequence[Item]) -> EditRewards:
-        scores = self.integration.score(batch, actions, self.references(items))
-        paid = self.integration.combine(scores.lower, scores.raw, dense_reward(batch, actions))
+        phi, reference = self.integration.embed(batch, actions), self.references(items)
+        scores = self.integration.score_embeddings(phi, reference)
+        learned = scores.lower
+        if self.learned == "sampling":
+            learned = self._sampled(phi - reference, actions)
+        paid = self.integration.combine(learned, scores.raw, dense_reward(batch, actions))
         return EditRewards(
             paid.total, paid.dense, paid.dense_raw, paid.learned, paid.learned_raw, paid.clamped
         )
+
+    def steady(self) -> LearnedRewards:
+        """The same by the lower bound: to compare policies by, which luck of the draw must not."""
+        twin = LearnedRewards(self.integration, self.reference, self.seed)
+        twin._known = self._known
+        return twin
+
+    def _sampled(self, away: Tensor, actions: Tensor) -> Tensor:
+        """Scores (B,) in sigmas by one taste, which the edits themselves decide by their hash.
+
+        So a resumed training draws what an unbroken one would have.
+        """
+        digest = hashlib.sha256(actions.cpu().numpy().tobytes()).digest()
+        draw = np.random.default_rng([self.seed, *digest[:8]])
+        made = self.integration.checkpoint
+        weights = taste_weights(made, 1, draw)[:, 0].to(away.device)
+        return (away.double() @ weights / made.sigma).float()
 
     def references(self, items: Sequence[Item]) -> Tensor:
         """(B, D) mean embedding of the reference policy's edits of each passage."""
@@ -106,3 +138,12 @@ class LearnedRewards:
             actions = collect(self.reference, batch, generator).actions
             self._known[key] = self.integration.embed(batch, actions).mean(0)
         return self._known[key]
+
+
+def taste_weights(made: RewardCheckpoint, count: int, rng: np.random.Generator) -> Tensor:
+    """(D, count) float64 on the CPU: tastes drawn from a reward's posterior."""
+    covariance = made.covariance.double().cpu().numpy()
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    root = vectors * np.sqrt(np.clip(values, JITTER, None))
+    noise = rng.standard_normal((len(values), count))
+    return made.mean.double().cpu()[:, None] + torch.from_numpy(root @ noise)

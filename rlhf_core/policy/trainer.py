@@ -73,7 +73,8 @@ class RLHFTrainer:
 
     votes: for DPO on human votes; without them DPO ranks pairs of the policy's own edits.
     held_out: passages never trained on, whose reward chooses policy_best.pt; without them it is
-        the reward of the training's own roll-outs, averaged over a few updates.
+        the reward of the training's own roll-outs, averaged over a few updates. held_out_reward
+        pays them (default: `reward`).
     events: where TensorBoard event files go, None for none.
     lineage, reward_config: plain values that go into every checkpoint.
     """
@@ -91,6 +92,7 @@ class RLHFTrainer:
         reference: Agent | None = None,
         votes: VotePairs | None = None,
         held_out: Sequence[Item] = (),
+        held_out_reward: RewardSource | None = None,
         events: Path | None = None,
         lineage: dict[str, Any] | None = None,
         reward_config: dict[str, Any] | None = None,
@@ -103,6 +105,7 @@ class RLHFTrainer:
         self.reference = reference if reference is not None else copy_of(agent)
         self.votes, self.reward_config = votes, reward_config or {}
         self.held_out = list(held_out)[:HELD_OUT_PASSAGES]
+        self.held_out_reward = held_out_reward or reward
         self.events = None if events is None else EventFile(events)
         self.algorithm: PPOTrainer | DPOTrainer = (
             PPOTrainer(agent, self.reference, ppo)
@@ -271,7 +274,7 @@ class RLHFTrainer:
         passages = PassageBatch.from_passages(self.held_out, self.agent.device)
         noise = torch.Generator().manual_seed(self.config.seed)
         rollout = collect(self.agent, passages, noise, edits=HELD_OUT_EDITS)
-        paid = self.reward(rollout.batch, rollout.actions, self.held_out * HELD_OUT_EDITS)
+        paid = self.held_out_reward(rollout.batch, rollout.actions, self.held_out * HELD_OUT_EDITS)
         return float(paid.total.mean())
 
     def _save_if_due(self, before: int) -> None:

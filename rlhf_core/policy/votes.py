@@ -1,7 +1,8 @@
 """Human votes as pairs for direct preference optimisation.
 
-A tie and "both bad" say that neither edit is better: label .5. "Can't judge" is left out. Votes
-that simulated judges gave are left out too unless asked for.
+A tie and "both bad" say that neither edit is better: label .5. "Can't judge" is left out. A vote's
+strength (1 to 3) becomes the margin that its pair has to reach (`DPOConfig.strength_margin`). Votes
+that simulated judges gave are left out unless asked for.
 """
 
 from __future__ import annotations
@@ -69,4 +70,7 @@ class VotePairs:
         batch, actions_a = collate([vote.edit_a for vote in votes], self.states, where)
         _, actions_b = collate([vote.edit_b for vote in votes], self.states, where)
         label: Tensor = torch.tensor([LABELS[vote.choice] for vote in votes], device=device)
-        return PairBatch(batch, actions_a, actions_b, label)
+        strength: Tensor = torch.tensor(
+            [max(0, (vote.strength or 1) - 1) for vote in votes], dtype=label.dtype, device=device
+        )
+        return PairBatch(batch, actions_a, actions_b, label, strength)

@@ -30,6 +30,7 @@ from rlhf_core.editing.dynamics import PassageBatch, reward_inputs
 from rlhf_core.errors import CheckpointError, ConfigError, DataError
 from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward, reward_from_content
 
+LEARNED = ("lower-bound", "sampling")
 DEFAULT_CHECKPOINT = Path("models/reward_model_v8_long/reward_model_final.pt")
 
 
@@ -38,6 +39,8 @@ class LearnedRewardConfig:
     """How the two rewards are put together.
 
     lcb: how many posterior deviations below its mean a score counts in `RewardScores.lower`.
+    learned: what policy training is paid: that lower bound, or by tastes drawn from the posterior
+        ("sampling", which needs no lcb).
     checkpoint_path: None means the default place (see `find_default_checkpoint`).
     """
 
@@ -49,8 +52,11 @@ class LearnedRewardConfig:
     checkpoint_path: str | None = None
     device: str = "cpu"
     lcb: float = 1.0
+    learned: str = LEARNED[0]
 
     def __post_init__(self) -> None:
+        if self.learned not in LEARNED:
+            raise ConfigError(f"learned is {self.learned!r}, must be one of {', '.join(LEARNED)}")
         numbers = (self.learned_reward_weight, self.dense_reward_weight, self.reward_scale)
         if not all(math.isfinite(x) and x >= 0 for x in (*numbers, self.lcb)):
             raise ConfigError(f"reward weights, scale and lcb must be finite and >= 0, got {self}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -19,6 +21,9 @@ from rlhf_core.policy.ppo import PPOConfig, PPOTrainer
 from rlhf_core.policy.rewards import EditRewards, Item, RewardSource
 from rlhf_core.policy.rollout import collect, evaluate
 from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
+from rlhf_core.policy.votes import VotePairs
+from rlhf_core.reward.dataset import Vote
+from rlhf_core.types import Passage
 
 FREE = PPOConfig(lr=3e-3, kl_weight=0.0, kl_target=10.0)
 
@@ -95,6 +100,31 @@ def test_dpo_on_given_pairs_prefers_the_chosen(
     end, log = trainer.loss(pairs)
     assert log["accuracy"] == 1.0 and end < start
     assert log["chosen_log_prob"] > log["rejected_log_prob"]
+
+
+def test_votes_become_labels_and_margins(small_agent: Agent, items: list[Item]) -> None:
+    """Ties are soft labels, strength a lead to reach; "skip" and its like never get here."""
+    state, passage = items[0][0], Passage(0, 24)
+    keep, cut = np.zeros(passage.n_beats, dtype=np.int64), np.zeros(passage.n_beats, dtype=np.int64)
+    cut[8:12] = int(Action.CUT)
+    votes = [
+        Vote(
+            f"v{i}", f"p{i}", state.song_id, "ann", True, choice, strength, "random", passage,
+            keep, cut, "x", "y", False, "train",
+        )
+        for i, (choice, strength) in enumerate([("a", 1), ("b", 3), ("tie", None), ("a", None)])
+    ]  # fmt: skip
+    pairs = VotePairs(votes, {state.song_id: state}).pairs(votes)
+    assert pairs.label.tolist() == [1.0, 0.0, 0.5, 1.0]
+    assert pairs.strength is not None and pairs.strength.tolist() == [0.0, 2.0, 0.0, 0.0]
+    trainer = DPOTrainer(
+        small_agent,
+        copy_of(small_agent),
+        DPOConfig(strength_margin=0.5, beta=0.1, label_smoothing=0.0),
+    )
+    loss, _ = trainer.loss(pairs)  # at the reference every implicit reward is 0
+    expected = (3 * math.log(2) + math.log1p(math.exp(1.0))) / 4
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_at_the_reference_dpo_knows_nothing(small_agent: Agent, items: list[Item]) -> None:

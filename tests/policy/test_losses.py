@@ -136,6 +136,20 @@ def test_a_tie_pulls_the_margin_to_zero_and_sides_are_alike(kind: str) -> None:
     assert torch.allclose(a, b)
 
 
+def test_a_strong_vote_asks_for_a_lead_and_a_tie_for_none() -> None:
+    """The gradient is that of a plain pair whose implicit reward is less by the lead."""
+    lead, margin = torch.tensor([0.5, 0.5]), torch.tensor([2.0, 2.0], requires_grad=True)
+    first = losses.preference_loss(margin, torch.tensor([1.0, 0.5]), beta=0.25, lead=lead)
+    assert first[0].item() == pytest.approx(math.log(2))  # .25 * 2 - .5 = 0
+    assert first[1].item() == pytest.approx(math.log(2 * math.cosh(0.25)))
+    b_wins = losses.preference_loss(-margin[:1], torch.zeros(1), beta=0.25, lead=lead[:1])
+    assert b_wins.item() == pytest.approx(first[0].item())
+    ipo = {"beta": 0.25, "kind": "ipo", "lead": lead}
+    aim = (0.5 + 0.5) / 0.25
+    there = losses.preference_loss(torch.tensor([aim, -aim]), torch.tensor([1.0, 0.0]), **ipo)
+    assert there.tolist() == pytest.approx([0.0, 0.0])
+
+
 def test_label_smoothing_has_its_best_margin_where_the_odds_are() -> None:
     """With a tenth of votes flipped, the best beta * margin is ln 9."""
     margin = torch.linspace(0, 6, 6001)

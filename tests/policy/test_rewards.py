@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.policy.agent import Agent
 from rlhf_core.policy.rewards import EditRewards, Item, LearnedRewards, dense_only
 from rlhf_core.policy.rollout import collect
+from rlhf_core.reward.learned_reward_integration import LearnedRewardIntegration
 
 
 class CountingReward:
@@ -24,10 +26,8 @@ class CountingReward:
         one_hot = torch.nn.functional.one_hot(actions, N_ACTIONS) * batch.valid[..., None]
         return one_hot.sum(1).float()
 
-    def score(
-        self, batch: PassageBatch, actions: Tensor, reference: Tensor
-    ) -> types.SimpleNamespace:
-        away = (self.embed(batch, actions) - reference)[:, 1]  # likes cuts
+    def score_embeddings(self, phi: Tensor, reference: Tensor) -> types.SimpleNamespace:
+        away = (phi - reference)[:, 1]  # likes cuts
         return types.SimpleNamespace(lower=away, raw=away + 100)
 
     def combine(self, lower: Tensor, raw: Tensor, dense: Tensor) -> types.SimpleNamespace:
@@ -64,6 +64,31 @@ def test_the_reference_policy_itself_earns_about_nothing(
     assert abs(float(paid.learned.mean())) < 0.6
     keep = torch.zeros_like(actions)
     assert float(rewards(0)(batch, keep, many).total.mean()) < -1
+
+
+def test_sampling_pays_by_tastes_of_the_posterior(
+    small_agent: Agent, make_batch: Callable[[], tuple[PassageBatch, Tensor]], items: list[Item]
+) -> None:
+    """One taste a roll-out, the same for the same edits; mean and spread are the posterior's."""
+    integration = LearnedRewardIntegration()
+    integration.load_model()
+    batch, actions = make_batch()
+    pays = LearnedRewards(integration, small_agent, 0, "sampling")
+    pair = [items[0]] * 2
+    once = pays(batch, actions, pair).learned
+    assert torch.equal(once, pays(batch, actions, pair).learned)
+    drawn = []
+    for seed in range(150):
+        pays.seed = seed  # the reference edits stay those of the first
+        learned = pays(batch, actions, pair).learned
+        drawn.append(float(learned[0] - learned[1]))
+    phi = integration.embed(batch, actions)
+    scores = integration.score_embeddings(phi[:1], phi[1:])
+    mean, spread = float(scores.mean), float(scores.std)
+    assert np.mean(drawn) == pytest.approx(mean, abs=4 * spread / 150**0.5)
+    assert np.std(drawn) == pytest.approx(spread, rel=0.25)
+    lower = integration.score(batch, actions, pays.references(pair)).lower
+    assert torch.equal(pays.steady()(batch, actions, pair).learned, lower)
 
 
 def test_means_for_the_history(items: list[Item]) -> None:
