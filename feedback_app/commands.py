@@ -182,7 +182,19 @@ def _train_reward(settings: Row, context: Context) -> tuple[list[str], Row]:
     bootstrap = context.store.bootstrap_reward_model()
     if bootstrap is not None:
         argv += ["--reward_model", context.path(bootstrap["path"])]
+    argv += _reward_parent(settings, context)
     return argv + (["--include_simulated"] if settings.get("include_simulated") else []), settings
+
+
+def _reward_parent(settings: Row, context: Context) -> list[str]:
+    """The version before and its votes: what the new one has to beat. Nothing after a bootstrap."""
+    parent = reward_of(settings, context.store)
+    if parent is None or parent["snapshot"] is None:
+        return []
+    settings["parent_reward_model"] = parent["version"]
+    argv = ["--parent", context.path(parent["path"])]
+    votes = context.workspace.snapshots / f"{parent['snapshot']}.parquet"
+    return argv + (["--parent_preferences", str(votes)] if votes.is_file() else [])
 
 
 def _train_policy(settings: Row, context: Context) -> tuple[list[str], Row]:

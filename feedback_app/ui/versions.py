@@ -92,7 +92,9 @@ def reward_card(row: Mapping[str, Any]) -> Html:
         "Created": text.when(row.get("created_at")),
     }
     if charts.is_real(metrics.get("ceiling")):
-        lines["Ceiling"] = f"{text.percent(metrics['ceiling'])}, by people's own repeats"
+        asked = metrics.get("ceiling_from") == "agreement"
+        whose = "how often two people agree" if asked else "people's own repeats"
+        lines["Ceiling"] = f"{text.percent(metrics['ceiling'])}, by {whose}"
     if metrics.get("evaluated_on"):
         lines["Judged on"] = metrics["evaluated_on"]
     if best := best_baseline(metrics):

@@ -175,4 +175,4 @@ def reliability_text(bins: Sequence[Mapping[str, Any]]) -> list[str]:
         line[places[3]] = "|" if places[3] != places[2] else "+"
         numbers = f"  {row['stated']:>4.0%}  {row['observed']:>4.0%}  {row['votes']:>5}"
         lines.append(f"{numbers}  [{''.join(line)}]")
-    return lines
+    return [*lines, ""]

@@ -155,7 +155,7 @@ def test_the_diagram_puts_marks_where_they_belong() -> None:
         {"votes": 100, "stated": 0.25, "observed": 0.75},
         {"votes": 4, "stated": 1.0, "observed": 1.0},
     ]
-    far, near = (line[line.index("[") + 1 : -1] for line in reliability_text(bins)[1:])
+    far, near = (line[line.index("[") + 1 : -1] for line in reliability_text(bins)[1:3])
     assert (far.index("|"), far.index("o"), len(far)) == (10, 30, 41)
     assert near.index("+") == 40 and near.count("-") == 20  # 4 of 4: 51 % to 100 % (Wilson)
 
