@@ -114,13 +114,18 @@ def _algorithm_arguments(parser: argparse.ArgumentParser) -> None:
     both.add_argument(
         "--epochs", type=int, help=f"passes over an update ({PPOConfig.epochs}, {DPOConfig.epochs})"
     )
-    both.add_argument(
-        "--minibatch", type=int, help="episodes (16), or pairs (8), of an optimiser step"
-    )
+    both.add_argument("--minibatch", type=int, help="episodes, or pairs, of an optimiser step (8)")
     ppo = parser.add_argument_group("PPO")
     _number(ppo, "--clip", float, PPOConfig, "limit of the probability ratio's change")
     _number(ppo, "--gae_lambda", float, PPOConfig, "1: full returns; lower: trust the value more")
     _number(ppo, "--entropy_weight", float, PPOConfig, "reward for staying varied")
+    ppo.add_argument(
+        "--no_group_baseline",
+        dest="group_baseline",
+        action="store_false",
+        default=None,
+        help="rewards as they are, not less the mean of the other edits of their passage",
+    )
     _number(ppo, "--value_weight", float, PPOConfig, "weight of the value loss")
     _number(ppo, "--update_kl", float, PPOConfig, "end an update's epochs beyond this KL")
     _number(ppo, "--kl_target", float, PPOConfig, "KL to the reference, nats per decision")

@@ -79,6 +79,20 @@ def normalise(values: Tensor, where: Tensor) -> Tensor:
     return torch.where(where, (values - mean) / (deviation + 1e-8), torch.zeros_like(values))
 
 
+def less_group_mean(values: Tensor, group: Tensor) -> Tensor:
+    """Values (B,) less the mean of their group, (B,) long; those alone in theirs stay as they are.
+
+    The mean of what a policy earns with one passage is the natural baseline of its edits of that
+    passage (RLOO, Ahmadian 2024, arXiv:2402.14740; GRPO, Shao 2024, 2402.03300).
+    """
+    count = torch.zeros(int(group.max()) + 1, dtype=values.dtype, device=values.device)
+    total = count.index_add(0, group, values)
+    count = count.index_add(0, group, torch.ones_like(values))
+    alone = count == 1
+    mean = torch.where(alone, torch.zeros_like(total), total / count.clamp(min=1))
+    return values - mean[group]
+
+
 def clipped_objective(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, where: Tensor, clip: float
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -25,6 +25,7 @@ from rlhf_core.policy.losses import (
     explained_variance,
     gae,
     kl_categorical,
+    less_group_mean,
     masked_mean,
     normalise,
     value_loss,
@@ -44,6 +45,9 @@ class PPOConfig:
     update_kl: an update's epochs end once the policy is this far from where they began.
     gae_lambda: near 1, because the first decisions set an edit's style and the reward comes ~64
         beats later (win rate against the start after 40,000 steps: .95 77 %, .99 96 %, 1 74 %).
+    group_baseline: an edit is paid by how much better it is than the roll-out's other edits of its
+        passage. Climbing a judge's true score for 61,440 steps, 94 % and 87 % against the start
+        with it, 90 % and 80 % without (and hardly any variety left).
     kl_target: how far from the reference the policy may settle; kl_weight is where the penalty
         begins (0 switches it off). Climbing a judge's true score for 40,000 steps, .05 and .15 win
         80-85 % and 83-88 % against the start; for 120,000 steps .15 wins 91-94 %.
@@ -51,10 +55,11 @@ class PPOConfig:
 
     lr: float = 5e-4
     epochs: int = 5
-    minibatch_episodes: int = 16
+    minibatch_episodes: int = 8
     clip: float = 0.2
     gamma: float = 1.0
     gae_lambda: float = 0.99
+    group_baseline: bool = True
     value_weight: float = 0.5
     entropy_weight: float = 0.01
     max_grad_norm: float = 0.5
@@ -126,6 +131,8 @@ class PPOTrainer:
         valid = rollout.batch.valid
         paid = rewards
         if rewards.ndim == 1:
+            if self.config.group_baseline:
+                rewards = less_group_mean(rewards, rollout.passage)
             last = (rollout.batch.lengths - 1).unsqueeze(-1)
             paid = torch.zeros_like(rollout.values)
             paid.scatter_(1, last, rewards.unsqueeze(-1).to(paid.dtype))

@@ -104,6 +104,12 @@ def test_normalise_only_where_asked() -> None:
     assert torch.allclose(losses.normalise(values, where), torch.tensor([[-1.0, 1.0, 0.0]]))
 
 
+def test_less_group_mean_by_hand() -> None:
+    """Groups 0 and 2 have two members; the one of group 1 is alone and keeps its value."""
+    values, group = torch.tensor([1.0, 3.0, 7.0, 10.0, 20.0]), torch.tensor([0, 0, 1, 2, 2])
+    assert losses.less_group_mean(values, group).tolist() == [-1.0, 1.0, 7.0, -5.0, 5.0]
+
+
 def test_explained_variance() -> None:
     where = torch.ones(4, dtype=torch.bool)
     returns = torch.tensor([1.0, 2.0, 3.0, 4.0])
