@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import queue
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -24,22 +25,44 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import duckdb
 
-from feedback_app.errors import AppError, WorkspaceError
-from feedback_app.schema import migrate
+from feedback_app.errors import AppError, StorageError, WorkspaceError
+from feedback_app.schema import migrate, needs_migration
+from rlhf_core.files import atomic_path, copy_file
 
 T = TypeVar("T")
 Row = dict[str, Any]
 Batch = Callable[[Any, list[Any]], list[Any]]
 """(cursor, items) -> an outcome per item; an AppError among them refuses that item."""
 GROUP = 64
+MEGABYTE = 1024 * 1024
 
 
 def utc_now() -> datetime:
     """Now, in UTC, without a zone, as the database stores it."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+def storage_error(path: Path, error: BaseException) -> StorageError:
+    """The words for a write that the disk did not take."""
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return StorageError(
+        f"{path.name} could not be written ({why}). Nothing was stored. "
+        "Make room on the disk: the app then goes on by itself."
+    )
+
+
+def _refused_by_disk(error: BaseException) -> bool:
+    """Whether it was the disk (DuckDB tells some of these only in its words)."""
+    if isinstance(error, (duckdb.FatalException, duckdb.IOException, OSError)):
+        return True
+    text = str(error)
+    return isinstance(error, duckdb.Error) and (
+        "No space left" in text or "Could not write" in text or "File too large" in text
+    )
 
 
 def fetch(cursor: Any, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
@@ -60,16 +83,12 @@ class _Write:
 class Database:
     """The open database of one workspace."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, min_free_mb: int = 0) -> None:
         self.path = path
-        try:
-            self._connection = duckdb.connect(str(path))
-        except duckdb.Error as error:
-            raise WorkspaceError(
-                f"{path}: the database cannot be opened ({str(error).splitlines()[0]}). "
-                "Another process may hold it, or the file is damaged."
-            ) from error
-        migrate(self._connection)
+        self._min_free = min_free_mb * MEGABYTE
+        self._connection = _opened(path)
+        self._generation, self._lost = 0, False
+        self._cursors: WeakSet[Any] = WeakSet()
         self.foreign = 0  # writes so far that were not a batch's; read it on the writer thread
         self.on_rollback: list[Callable[[], None]] = []
         self._local = threading.local()
@@ -81,9 +100,15 @@ class Database:
 
     def cursor(self) -> Any:
         """This thread's own cursor, for reading."""
-        if not hasattr(self._local, "cursor"):
+        if getattr(self._local, "generation", None) != self._generation:
+            self._local.generation = self._generation
             self._local.cursor = self._connection.cursor()
+            self._cursors.add(self._local.cursor)
         return self._local.cursor
+
+    def waiting(self) -> int:
+        """Writes that wait for their turn."""
+        return self._queue.qsize()
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         return fetch(self.cursor(), sql, parameters)
@@ -126,7 +151,6 @@ class Database:
         self._connection.close()
 
     def _run(self) -> None:
-        cursor = self._connection.cursor()
         while (first := self._queue.get()) is not None:
             group, last = [first], False
             while len(group) < GROUP and not self._queue.empty():
@@ -136,33 +160,60 @@ class Database:
                     break
                 group.append(following)
             # A caller that went away before its turn takes its write with it; later it cannot.
-            self._commit(cursor, [w for w in group if w.future.set_running_or_notify_cancel()])
+            self._commit([w for w in group if w.future.set_running_or_notify_cancel()])
             if last:
                 return
 
-    def _commit(self, cursor: Any, group: list[_Write]) -> None:
+    def _commit(self, group: list[_Write]) -> None:
         """Run a group in one transaction and answer; on a fault, each by itself."""
         if not group:
             return
         try:
+            self._check_disk()
+            cursor = self.cursor()
             cursor.execute("BEGIN")
             outcomes = self._outcomes(cursor, group)
             cursor.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - the writer must go on; the caller gets it
-            _roll_back(cursor)
-            for forget in self.on_rollback:
-                forget()
-            if len(group) == 1:
-                group[0].future.set_exception(error)
+            self._undo(error)
+            if len(group) == 1 or self._lost or isinstance(error, StorageError):
+                told = storage_error(self.path, error) if _refused_by_disk(error) else error
+                for write in group:
+                    write.future.set_exception(told)
             else:
                 for write in group:
-                    self._commit(cursor, [write])
+                    self._commit([write])
             return
         for write, result in zip(group, outcomes, strict=True):
             if isinstance(result, AppError):
                 write.future.set_exception(result)
             else:
                 write.future.set_result(result)
+
+    def _check_disk(self) -> None:
+        """Refuse before DuckDB meets a full disk; open the file again where it has met one."""
+        if self._min_free and (free := shutil.disk_usage(self.path.parent).free) < self._min_free:
+            raise storage_error(
+                self.path,
+                OSError(
+                    f"only {free // MEGABYTE} MB are free, {self._min_free // MEGABYTE} are kept "
+                    "back (setting min_free_mb)"
+                ),
+            )
+        if self._lost:
+            # DuckDB keeps what it gave up for as long as a cursor of any thread is open
+            for cursor in (*self._cursors, self._connection):
+                cursor.close()
+            self._connection = _connect(self.path)
+            self._generation, self._lost = self._generation + 1, False
+
+    def _undo(self, error: BaseException) -> None:
+        """Roll back what a fault left; note it where DuckDB has given the database up."""
+        self._lost = self._lost or isinstance(error, duckdb.FatalException)
+        if not self._lost:
+            _roll_back(self.cursor())
+        for forget in self.on_rollback:
+            forget()
 
     def _outcomes(self, cursor: Any, group: list[_Write]) -> list[Any]:
         """What each write of a group returns, or the AppError with which it refuses."""
@@ -186,3 +237,61 @@ def _roll_back(cursor: Any) -> None:
         cursor.execute("ROLLBACK")
     except duckdb.TransactionException:
         return  # BEGIN itself failed, or the fault already ended the transaction
+
+
+def _connect(path: Path) -> Any:
+    try:
+        return duckdb.connect(str(path))
+    except duckdb.Error as error:
+        raise WorkspaceError(
+            f"{path}: the database cannot be opened ({str(error).splitlines()[0]}). "
+            "Another process may hold it, the disk may be full, or the file is damaged; "
+            "`python -m feedback_app doctor` tells more."
+        ) from error
+
+
+def _opened(path: Path) -> Any:
+    """The database in the newest schema.
+
+    A schema is made or changed in a copy that then takes the file's place: DuckDB 1.5 cannot
+    replay its log of an added column with a default (duckdb issue 18259), so a kill between the
+    change and the next checkpoint would leave a file that does not open. The file of an older
+    schema is kept in backups/.
+    """
+    if path.exists():
+        connection = _connect(path)
+        try:
+            version = needs_migration(connection)
+        except BaseException:
+            connection.close()
+            raise
+        if version is None:
+            return connection
+        connection.close()  # writes the log into the file, so that copies are whole
+    try:
+        if path.exists():
+            _check_whole(path)
+            stamp = utc_now().strftime("%Y%m%d-%H%M%S")
+            kept = path.parent / "backups" / f"{path.stem}-schema{version}-{stamp}{path.suffix}"
+            copy_file(path, kept)
+        with atomic_path(path) as temporary:
+            if path.exists():
+                shutil.copyfile(path, temporary)
+            connection = _connect(temporary)
+            try:
+                migrate(connection)
+            finally:
+                connection.close()
+            _check_whole(temporary)
+    except OSError as error:
+        raise WorkspaceError(
+            f"{path}: its schema could not be brought forward ({error}). "
+            "The file is as it was; make room and start again."
+        ) from error
+    return _connect(path)
+
+
+def _check_whole(path: Path) -> None:
+    """A closed database has no log beside it, unless the disk was full."""
+    if path.with_name(f"{path.name}.wal").exists():
+        raise OSError(f"{path.name}.wal could not be written into {path.name}")

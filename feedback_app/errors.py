@@ -52,3 +52,9 @@ class WorkspaceError(AppError):
     """The workspace cannot be used: another process holds it, or a file in it is damaged."""
 
     status = 503
+
+
+class StorageError(AppError):
+    """The disk did not take a write. Nothing of it is stored; the same request may come again."""
+
+    status = 503

@@ -133,8 +133,8 @@ def schema_version(connection: Any) -> int:
     return int(row[0])
 
 
-def migrate(connection: Any) -> int:
-    """Bring a database to the newest schema; returns the version.
+def needs_migration(connection: Any) -> int | None:
+    """The version of a database that `migrate` would change; None for the newest.
 
     Raises WorkspaceError when a newer app made it: its data must not be guessed at.
     """
@@ -144,6 +144,14 @@ def migrate(connection: Any) -> int:
             f"the database has schema {version}, this app knows up to {len(MIGRATIONS)}. "
             "Start it with the newer app that made it."
         )
+    return version if version < len(MIGRATIONS) else None
+
+
+def migrate(connection: Any) -> int:
+    """Bring a database to the newest schema; returns the version. See `needs_migration`."""
+    version = needs_migration(connection)
+    if version is None:
+        return len(MIGRATIONS)
     for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.execute("BEGIN")
         try:

@@ -47,7 +47,7 @@ def open_services(
     settings = load_settings(workspace.root, **overrides)
     holder = workspace.acquire(url)
     try:
-        store = Store(Database(workspace.database))
+        store = Store(Database(workspace.database, min_free_mb=settings.min_free_mb))
     except BaseException:
         workspace.release()
         raise

@@ -33,6 +33,7 @@ class Settings:
     sooner after both sides were heard is noted as too fast. launcher: put before a run's command
     (torchrun, srun, ssh) of the kinds in launcher_kinds; a word with {command} takes the whole
     command as shell text. version_examples: rendered beside each new policy; 0: none. max_upload_mb is of one file, max_upload_total_mb of one upload.
+    min_free_mb: with less room on the disk nothing is written to the database.
     …_per_minute: how often one person may ask (sign-ins: one address); a minute's worth at once.
     """
 
@@ -41,6 +42,7 @@ class Settings:
     session_days: int = 14
     max_upload_mb: int = 300
     max_upload_total_mb: int = 2000
+    min_free_mb: int = 50
     sign_ins_per_minute: int = 60
     votes_per_minute: int = 240
     reads_per_minute: int = 1200
@@ -94,7 +96,8 @@ class Settings:
         for name in at_least_one:
             if getattr(self, name) < 1:
                 raise InvalidError(f"setting {name} is {getattr(self, name)}; it must be >= 1")
-        for name in ("required_region_share", "test_share", "repeat_rate", "gold_rate", *SHARES, *ASSIGN):
+        shares = ("required_region_share", "test_share", "repeat_rate", "gold_rate")
+        for name in (*shares, *SHARES, *ASSIGN):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidError(f"setting {name} is {getattr(self, name)}; it must be 0..1")
         for names in (SHARES, ASSIGN):

@@ -23,7 +23,7 @@ from rlhf_core import __version__
 from rlhf_core.audio.feature_table import FEATURE_VERSION
 from rlhf_core.editing.actions import ACTION_NAMES
 from rlhf_core.errors import CheckpointError
-from rlhf_core.files import atomic_path, sha256_of
+from rlhf_core.files import atomic_path, room, sha256_of
 
 CHECKPOINT_FORMAT = 1
 
@@ -49,15 +49,24 @@ def lineage(
 
 
 def save_checkpoint(path: Path, kind: str, content: dict[str, Any]) -> None:
-    """Write `content` (tensors, numbers, strings, lists, dicts) as a checkpoint of a kind."""
+    """Write `content` (tensors, numbers, strings, lists, dicts) as a checkpoint of a kind.
+
+    Raises CheckpointError where the disk does not take it; what stood there is left as it was.
+    """
     header = {
         "kind": kind,
         "format": CHECKPOINT_FORMAT,
         "feature_version": FEATURE_VERSION,
         "actions": list(ACTION_NAMES),
     }
-    with atomic_path(path) as temporary:
-        torch.save({**header, **content}, temporary)
+    try:
+        with atomic_path(path) as temporary:
+            torch.save({**header, **content}, temporary)
+    except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
+        raise CheckpointError(
+            f"{path}: the checkpoint could not be written ({str(error).splitlines()[0]}; "
+            f"{room(path)}). What was there before is untouched; make room and resume the run."
+        ) from error
 
 
 def load_checkpoint(path: Path, kind: str, device: str = "cpu") -> dict[str, Any]:

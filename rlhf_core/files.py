@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def room(path: Path) -> str:
+    """How much room there is where a file could not be written, for error messages."""
+    return f"{shutil.disk_usage(path.parent).free // 2**20} MB are free on its disk"
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file whole or not at all."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -106,18 +106,24 @@ def running(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        run.status("cancelled", _progress_of(run.path), "cancelled")
+        _record(run, "cancelled", None)
         raise
     except CoreError as error:
-        run.status("failed", _progress_of(run.path), "failed", error=str(error))
+        _record(run, "failed", str(error))
         raise
     except Exception as error:
-        run.status(
-            "failed", _progress_of(run.path), "failed", error=f"{type(error).__name__}: {error}"
-        )
+        _record(run, "failed", f"{type(error).__name__}: {error}")
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _record(run: RunFolder, state: str, error: str | None) -> None:
+    """Write how a run ended. A full disk must not hide why: then only the log tells it."""
+    try:
+        run.status(state, _progress_of(run.path), state, error=error)
+    except OSError as full:
+        print(f"the run's end could not be written to status.json ({full})", file=sys.stderr)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

@@ -18,7 +18,7 @@ import soundfile
 import soxr  # type: ignore[import-untyped]
 
 from rlhf_core.errors import AudioError
-from rlhf_core.files import atomic_path
+from rlhf_core.files import atomic_path, room
 from rlhf_core.types import FloatArray
 
 ANALYSIS_RATE: Final = 22050
@@ -174,7 +174,7 @@ def write_blocks(
                     )
                 file.write(_to_int16(block) if sixteen else block)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path}: cannot be written ({error})") from error
+        raise AudioError(f"{path}: cannot be written ({error} {room(path)})") from error
 
 
 def _to_int16(samples: FloatArray) -> npt.NDArray[np.int16]:

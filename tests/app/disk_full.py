@@ -1,0 +1,171 @@
+"""A disk that fills up, for test_crash_disk: run inside a tmpfs of its own, prints what happened.
+
+    python disk_full.py SCENARIO FOLDER      (FOLDER is on the small disk)
+
+Every scenario fills the disk, tries, makes room, tries again; it prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from conftest import PLAIN, add_pairs, add_song
+
+from feedback_app.errors import AppError
+from feedback_app.services import Services, open_services
+from feedback_app.store_accounts import ensure_annotator
+from feedback_app.votes import VoteForm
+
+BY_LIMIT = bool(os.environ.get("BY_LIMIT"))  # no tmpfs here: a limit on the size of every file
+
+
+def fill(folder: Path, leave: int) -> None:
+    """Leave so many bytes; with BY_LIMIT, let no file grow beyond so many."""
+    if BY_LIMIT:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (leave, resource.RLIM_INFINITY))
+        return
+    state = os.statvfs(folder)
+    size = state.f_bavail * state.f_frsize - leave
+    with (folder / "ballast").open("wb") as file:
+        for start in range(0, size, 65536):
+            file.write(b"x" * min(65536, size - start))
+
+
+def make_room(folder: Path) -> None:
+    if BY_LIMIT:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        return
+    (folder / "ballast").unlink()
+
+
+def vote(services: Services, name: str) -> str:
+    shown = services.annotation.next(name).result(timeout=20)
+    form = VoteForm(str(uuid4()), shown["assignment_id"], "left", comment="x" * 2000)
+    services.annotation.vote(name, form).result(timeout=20)
+    return form.vote_id
+
+
+def votes(folder: Path, threshold: str = "", **settings: object) -> dict[str, object]:
+    """Vote until the disk is full, then with room again, then reopen."""
+    plain = PLAIN | {"votes_per_pair": 1000, "min_free_mb": 1} | settings
+    root = folder / "workspace"
+    services = open_services(root, **plain)
+    add_song(services), add_pairs(services, 3)
+    if threshold:
+        services.store.database.execute(f"SET GLOBAL checkpoint_threshold = '{threshold}'")
+    database = services.store.database
+    fill(folder, 400_000)
+    cast, refused = [], []
+    for number in range(400):
+        try:
+            cast.append(vote(services, f"p{number}"))
+        except AppError as error:
+            refused.append(f"{type(error).__name__}: {error}")
+            if len(refused) == 3:
+                break
+    readable = database.row("SELECT count(*) AS n FROM votes")
+    make_room(folder)
+    later = [vote(services, f"q{number}") for number in range(5)]
+    stored = {str(row["vote_id"]) for row in database.rows("SELECT vote_id FROM votes")}
+    services.close()
+    again = open_services(root, **plain)
+    kept = [str(row["vote_id"]) for row in again.store.database.rows("SELECT vote_id FROM votes")]
+    again.close()
+    return {
+        "cast": len(cast), "refused": refused, "readable": readable is not None,
+        "stored": stored == set(cast + later), "kept": sorted(kept) == sorted(cast + later),
+    }  # fmt: skip
+
+
+def checkpoint(folder: Path) -> dict[str, object]:
+    """A trainer's checkpoint on a full disk: the old one stays, and the next goes in."""
+    import torch
+
+    from rlhf_core.checkpoints import load_checkpoint, save_checkpoint
+    from rlhf_core.errors import CheckpointError
+
+    path = folder / "models" / "x.pt"
+    save_checkpoint(path, "policy", {"weights": torch.zeros(1000)})
+    fill(folder, 100_000)
+    told = ""
+    try:
+        save_checkpoint(path, "policy", {"weights": torch.ones(1_000_000)})
+    except CheckpointError as error:
+        told = str(error)
+    kept = load_checkpoint(path, "policy")["weights"].shape[0]
+    names = sorted(p.name for p in path.parent.iterdir())
+    make_room(folder)
+    save_checkpoint(path, "policy", {"weights": torch.ones(1_000_000)})
+    after = load_checkpoint(path, "policy")["weights"].shape[0]
+    return {"told": told, "kept": kept, "names": names, "after": after}
+
+
+def render(folder: Path) -> dict[str, object]:
+    """Audio on a full disk."""
+    import numpy as np
+
+    from rlhf_core.audio.io import read_audio, write_audio
+    from rlhf_core.errors import AudioError
+
+    path = folder / "audio" / "a.flac"
+    samples = np.random.default_rng(0).normal(0, 0.1, (44100 * 10, 2)).astype(np.float32)
+    path.parent.mkdir()
+    fill(folder, 300_000)
+    told = ""
+    try:
+        write_audio(path, samples, 44100)
+    except AudioError as error:
+        told = str(error)
+    names = sorted(p.name for p in path.parent.iterdir())
+    make_room(folder)
+    write_audio(path, samples, 44100)
+    return {"told": told, "names": names, "after": len(read_audio(path).samples)}
+
+
+def export(folder: Path) -> dict[str, object]:
+    """An export on a full disk: words, no part of a file; then a whole one."""
+    root = folder / "workspace"
+    services = open_services(root, **(PLAIN | {"votes_per_pair": 1000, "min_free_mb": 0}))
+    add_song(services), add_pairs(services, 3)
+    for number in range(100):
+        name = f"p{number}"
+        services.store.database.write(lambda cursor, name=name: ensure_annotator(cursor, name))
+        vote(services, name)
+    out = folder / "out"
+    out.mkdir()
+    fill(folder, 8_000)
+    told = {}
+    for form in ("parquet", "csv", "jsonl", "trl"):
+        try:
+            services.operations.export(form, str(out))
+        except AppError as error:
+            told[form] = str(error)
+    names = sorted(p.name for p in out.iterdir())
+    make_room(folder)
+    rows = services.operations.export("jsonl", str(out))["rows"]
+    services.close()
+    return {"told": told, "names": names, "rows": rows}
+
+
+def main(scenario: str, folder: Path) -> None:
+    made = {
+        "votes": lambda: votes(folder),
+        "reserve": lambda: votes(folder, min_free_mb=8),
+        "fatal": lambda: votes(folder, threshold="200KB", min_free_mb=0),
+        "log": lambda: votes(folder, min_free_mb=0),
+        "checkpoint": lambda: checkpoint(folder),
+        "render": lambda: render(folder),
+        "export": lambda: export(folder),
+    }
+    print(json.dumps(made[scenario]()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
