@@ -12,6 +12,7 @@ from typing import Any
 
 from feedback_app.arguments import build_parser, command_names
 from feedback_app.client import Caller, connected, follow
+from feedback_app.commands_figures import figure_commands
 from feedback_app.errors import AppError
 from feedback_app.readings import flat
 from feedback_app.serve import serve
@@ -96,6 +97,7 @@ def _commands() -> dict[str, Command]:
         "runs cancel": _shown("cancel_run"),
         "runs resume": _run("resume_run"),
         "runs wait": lambda caller, values: follow(caller, values["run_id"]),
+        **figure_commands(),
     }
 
 

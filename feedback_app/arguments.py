@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from feedback_app.commands_figures import add_find, add_people, add_results
 from feedback_app.exchange import SUFFIXES
 from rlhf_core.tastes import LISTENING, READING
 
@@ -91,6 +92,7 @@ def _serve(commands: Commands) -> None:
         help="first make a ready workspace: demo songs, first models, first pairs",
     )  # fmt: skip
     commands.add("status", "Show what the workspace holds")
+    add_results(commands)
 
 
 def _songs(commands: Commands) -> None:
@@ -126,6 +128,7 @@ def _songs(commands: Commands) -> None:
         "Rank the waiting pairs by what a vote would tell the newest reward model",
         "The app does this by itself after each training and each batch of new pairs.",
     )
+    add_find(pairs)
     hand_out = pairs.add(
         "export",
         "Write pairs.jsonl and the audio into a folder",
@@ -165,6 +168,7 @@ def _users(commands: Commands) -> None:
     password.add_argument("name")
     password.add_argument("--password", help="(default: a new one, which is printed)")
     users.add("list", "List the accounts with their votes")
+    add_people(commands.group("people", "Who votes: figures, weights, comments"))
 
 
 def _policy_options(parser: argparse.ArgumentParser) -> None:
