@@ -31,7 +31,7 @@ _PAGE = (
 OPEN_PATHS = {
     ("/annotate", "GET"): re.compile(_PAGE),
     ("/research", "GET"): re.compile(
-        rf"{_PAGE}|/(media|original|download)/.+"
+        rf"{_PAGE}|/(media|original|example|download)/.+"
         r"|/gradio_api/(queue/data|upload_progress|file=/.+)"
     ),
     ("/research", "POST"): re.compile(

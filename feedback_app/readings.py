@@ -36,15 +36,16 @@ def example_rows(folder: Path) -> list[Row]:
     """Rendered examples of an `examples` run (pairs.jsonl of policy.generate), in its order.
 
     Each: {number, song_id, passage, policies {a, b}, edl {a, b}, duration_s {a, b, original},
-    audio {a, b, original}} with absolute paths inside the run's folder.
+    audio {a, b, original}} with paths inside the run's folder.
     """
     found = []
     for number, row in enumerate(read_lines(folder / "pairs.jsonl")):
         sounds = {side: row[name] for side, name in SIDES.items()} | {"original": row["original"]}
-        paths = {side: (folder / sound["audio_path"]).resolve() for side, sound in sounds.items()}
-        inside = all(path.is_relative_to(folder.resolve()) for path in paths.values())
-        if not inside or not all(path.is_file() for path in paths.values()):
-            continue  # deleted with its version
+        # by their place in the folder: a workspace may have moved since the paths were written
+        audio = folder / "audio" / Path(row["pair_id"]).name
+        paths = {side: audio / f"{side}.flac" for side in sounds}
+        if not all(path.is_file() for path in paths.values()):
+            continue  # deleted with a version
         found.append(
             {
                 "number": number,

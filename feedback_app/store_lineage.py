@@ -15,7 +15,7 @@ from feedback_app.errors import NotFoundError
 from feedback_app.json_columns import decoded
 
 TABLES = {"policy": "policies", "reward model": "reward_models"}
-RUN_OF = "settings -> 'chain' ->> 'dry_run'"
+RUN_OF = "(settings -> 'chain' ->> 'dry_run')"
 
 
 class LineageRows:
@@ -83,15 +83,15 @@ class LineageRows:
     def runs_naming(self, kind: str, version: str) -> list[Row]:
         """Runs of a kind whose settings name a version, on either side."""
         rows = self.database.rows(
-            "SELECT * FROM runs WHERE kind = ? AND (settings ->> 'policy' = ?"
-            " OR settings ->> 'versus' = ?)",
+            "SELECT * FROM runs WHERE kind = ? AND ((settings ->> 'policy') = ?"
+            " OR (settings ->> 'versus') = ?)",
             [kind, version, version],
         )
         return [decoded(row, ("argv", "settings")) for row in rows]
 
     def latest_of_settings(self, kind: str, **settings: str) -> Row | None:
         """The newest finished run of a kind whose settings have these values."""
-        conditions = "".join(f" AND settings ->> '{name}' = ?" for name in settings)
+        conditions = "".join(f" AND (settings ->> '{name}') = ?" for name in settings)
         row = self.database.row(
             f"SELECT * FROM runs WHERE kind = ? AND state = 'finished'{conditions}"
             " ORDER BY created_at DESC LIMIT 1",

@@ -10,7 +10,7 @@ from feedback_app.json_columns import decoded, dumps, insert
 
 RUN_JSON = ("argv", "settings")
 ENDED = ("finished", "failed", "cancelled")
-DRY_RUNS = "SELECT run_id FROM runs WHERE settings -> 'chain' ->> 'dry_run' IS NOT NULL"
+DRY_RUNS = "SELECT run_id FROM runs WHERE (settings -> 'chain' ->> 'dry_run') IS NOT NULL"
 
 
 class RunRows:

@@ -63,6 +63,30 @@ def pair(folder: Path, song_id: str, policy: str, number: int) -> dict:
     }  # fmt: skip
 
 
+def examples(run: RunFolder, settings: dict) -> dict:
+    for number in range(settings["count"]):
+        row = pair(run.path, settings["song"], settings["policy"], number)
+        row["edit_b"]["policy"] = settings["versus"]
+        run.append("pairs.jsonl", row)
+    return {"pairs": settings["count"]}
+
+
+def simulate(run: RunFolder, settings: dict) -> dict:
+    for number, pair_id in enumerate(settings["pairs"]):
+        judge = f"judge:{settings['judge']}"
+        vote = {"vote_id": str(uuid4()), "pair_id": pair_id, "strength": 2, "annotator": judge}
+        run.append("votes.jsonl", vote | {"choice": "ab"[number % 2]})
+    return {"votes": len(settings["pairs"])}
+
+
+def judge(run: RunFolder, settings: dict) -> dict:
+    rate = {"mean": 0.7, "low": 0.6, "high": 0.8, "better": 1.0}
+    return {"judge": settings["judge"], "songs": 2, "win_rates": {"parent": rate, "first": rate}}
+
+
+OTHERS = {"examples": examples, "simulate": simulate, "judge": judge}
+
+
 def work(kind: str, run: RunFolder, settings: dict) -> dict:
     checkpoint = run.path / "models" / "policy_final.pt"
     if settings.get("fail"):
@@ -86,11 +110,14 @@ def work(kind: str, run: RunFolder, settings: dict) -> dict:
             row = {"pair_id": pair_id, "information": 0.5 / (1 + place), "place": place}
             run.append("scores.jsonl", row)
         return {"pairs": len(settings["waiting"])}
+    if kind in OTHERS:
+        return OTHERS[kind](run, settings)
     if kind == "evaluate":
+        decision = settings.get("decision", "accept")
         return {
             "songs": 2, "contenders": {"policy": {"keep_ratio": 0.8}}, "kl_to_parent": 0.1,
             "win_rates": {"parent": {"mean": 0.6, "low": 0.55, "high": 0.65}},
-            "verdict": {"decision": "accept", "reasons": ["it is better"]},
+            "verdict": {"decision": decision, "reasons": ["it is better"]},
         }  # fmt: skip
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_bytes(b"not a real checkpoint")
