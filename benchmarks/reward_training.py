@@ -20,6 +20,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rlhf_core.audio.feature_table import BEAT_FEATURES
+from rlhf_core.devices import native_bf16
 from rlhf_core.reward.descriptors import TARGET_NAMES
 from rlhf_core.reward.model import RewardModelConfig
 from rlhf_core.reward.posterior import HeadPrior, Votes, fit_head
@@ -31,7 +32,6 @@ from rlhf_core.reward.trunk import (
     Trunk,
     batches,
     gradient,
-    native_bf16,
 )
 from rlhf_core.types import AudioState, BeatGrid
 

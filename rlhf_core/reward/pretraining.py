@@ -15,6 +15,10 @@ taste is in it: the checkpoint is labelled synthetic. What it leaves behind:
 - reference edits, from which mu and sigma of every later version come.
 
 With --steps the result depends on the seed alone; with a time limit also on the machine's speed.
+Where it is stopped, the same command goes on from the last step that was kept (see `resuming`), to
+the same result. On several processes:
+
+    torchrun --nproc_per_node 2 -m rlhf_core.reward.pretraining --steps 1000 --time_limit 0 …
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from tqdm import tqdm
 
 from rlhf_core.audio.library import load_library
 from rlhf_core.checkpoints import lineage
+from rlhf_core.devices import advising, backend, check_device, native_bf16, own_device
 from rlhf_core.editing.attributes import ATTRIBUTE_NAMES
 from rlhf_core.errors import ConfigError, CoreError, DataError
 from rlhf_core.files import set_aside
@@ -43,6 +48,7 @@ from rlhf_core.reward.learned_reward_integration import DEFAULT_CHECKPOINT
 from rlhf_core.reward.model import RewardModelConfig
 from rlhf_core.reward.parallel import process_group, world
 from rlhf_core.reward.posterior import HeadPrior
+from rlhf_core.reward.resuming import EVERY, Keeper, identity_of
 from rlhf_core.reward.synthetic import GROUP, Progress, SyntheticEdits, make_edits
 from rlhf_core.reward.tastes import TasteFamily, draw_tastes, joined, stated_taste
 from rlhf_core.reward.trunk import (
@@ -52,12 +58,15 @@ from rlhf_core.reward.trunk import (
     Trunk,
     embed_edits,
     measure,
-    native_bf16,
     train,
 )
 from rlhf_core.runs import RunFolder, running
 from rlhf_core.types import AudioState, DoubleArray
 
+PROGRESS: Final = "bootstrap_progress.pt"  # beside the checkpoint, while it is in the making
+OUT_OF_MEMORY: Final = (
+    "Lower --windows_per_step, or use --device cpu: it takes a few minutes on two cores."
+)
 N_TASTES: Final = 192
 PRIOR_SHARE: Final = 0.2  # isotropic part of the bootstrap's own covariance
 # A stated taste over standardised attributes, not learned from anybody.
@@ -127,14 +136,22 @@ def bootstrap(
     *,
     config: RewardModelConfig | None = None,
     report: Progress = lambda done, message: None,
+    device: str = "cpu",
+    keep_every: int = EVERY,
+    resume: bool | None = None,
 ) -> dict[str, Any]:
     """Pretrain on synthetic edits of the songs, save the checkpoint, return its metrics.
 
+    How far it is, is kept beside out_path every `keep_every` steps; for resume see `Keeper`.
     Raises DataError without a song. What stands at out_path is renamed.
     """
     if not states:
         raise DataError("pretraining needs at least one song")
-    settings = settings or PretrainingSettings(bf16=native_bf16())
+    settings = settings or PretrainingSettings(bf16=native_bf16(device))
+    config = config or RewardModelConfig()
+    keeper = Keeper(
+        out_path.parent / PROGRESS, identity_of(settings, config, states), keep_every, resume
+    )
     started = time.monotonic()
     rng = np.random.default_rng(settings.seed)
     torch.manual_seed(settings.seed)
@@ -144,8 +161,8 @@ def bootstrap(
     held = make_edits(held_songs, settings.held_out_windows, rng)
     reference_edits = make_edits(states, settings.reference_windows, rng)
     standard = Standard(edits.attributes, family(rng))
-    trunk = Trunk(config or RewardModelConfig(), len(TARGET_NAMES), N_TASTES + 1)
-    steps = _train(trunk, edits, standard, settings, started, report)
+    trunk = Trunk(config, len(TARGET_NAMES), N_TASTES + 1).to(device)
+    steps = _train(trunk, edits.to(device), standard, settings, started, report, keeper)
     metrics = {
         "evaluated_on": note,
         "pairs": n_windows * PAIRS_PER_WINDOW,
@@ -164,6 +181,7 @@ def bootstrap(
     if world()[0] == 0:
         set_aside(out_path)
         made.save(out_path)
+    keeper.done()
     report(1.0, f"saved {out_path}")
     return metrics
 
@@ -181,22 +199,29 @@ def _train(
     settings: PretrainingSettings,
     started: float,
     report: Progress,
+    keeper: Keeper,
 ) -> int:
     """Train within what is left of the time limit; returns the steps done."""
     # The end (measuring, reference edits, saving) takes a few seconds of the limit, too.
     limit = settings.time_limit
     deadline = None if limit is None else started + max(0.9 * limit - 3, 0.5 * limit)
     trunk.model.normaliser.fit(edits.windows.features, edits.windows.valid)
-    targets = standard.targets(edits.attributes)
+    targets = standard.targets(edits.attributes).to(str(trunk.model.normaliser.mean.device))
     steps = train(
-        trunk, edits, targets, settings, deadline, lambda done, text: report(0.2 + 0.7 * done, text)
+        trunk,
+        edits,
+        targets,
+        settings,
+        deadline,
+        lambda done, text: report(0.2 + 0.7 * done, text),
+        keeper,
     )
     if not steps:
         raise ConfigError(
             f"a time limit of {limit} s left no time for training after the edits were drawn: "
             "raise --time_limit, or give fewer --pairs"
         )
-    trunk.eval()
+    trunk.cpu().eval()
     return steps
 
 
@@ -216,27 +241,65 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--time_limit", type=float, default=45.0, help="seconds in all, 0 = none (default 45)"
     )
+    default = PretrainingSettings.windows_per_step
+    result.add_argument(
+        "--windows_per_step",
+        type=int,
+        default=default,
+        help=f"batch size, {GROUP} edits each (default {default})",
+    )
     result.add_argument("--threads", type=int, help="threads for torch (default: torch's choice)")
+    result.add_argument("--device", default="cpu", help="cpu, cuda or cuda:0 (default cpu)")
     result.add_argument("--seed", type=int, default=0)
+    result.add_argument(
+        "--keep_every", type=int, default=EVERY, help=f"steps between savings (default {EVERY})"
+    )
+    how = result.add_mutually_exclusive_group()
+    how.add_argument(
+        "--resume",
+        action="store_const",
+        const=True,
+        help="go on with a stopped run, or fail (default: go on if one with the same settings and "
+        "songs is in OUTPUT_DIR)",
+    )
+    how.add_argument(
+        "--fresh", dest="resume", action="store_const", const=False, help="start anew in any case"
+    )
     return result
 
 
 def _run(options: argparse.Namespace) -> None:
+    options.device = check_device(own_device(options.device))
     settings = PretrainingSettings(
         pairs=options.pairs,
         steps=options.steps,
         time_limit=options.time_limit or None,
         seed=options.seed,
-        bf16=native_bf16(),
+        windows_per_step=options.windows_per_step,
+        bf16=native_bf16(options.device),
     )
     if options.threads:
         torch.set_num_threads(options.threads)
-    with process_group() as rank:
+    with process_group(backend(options.device)) as rank:
         if rank:  # the first process writes for all
-            songs = load_library(options.data_dir, options.cache_dir)
-            bootstrap([song.state for song in songs], options.output_dir, settings)
+            _make(options, settings, lambda done, message: None)
         else:
             _lead(options, settings)
+
+
+def _make(
+    options: argparse.Namespace, settings: PretrainingSettings, report: Progress
+) -> dict[str, Any]:
+    songs = load_library(options.data_dir, options.cache_dir)
+    return bootstrap(
+        [song.state for song in songs],
+        options.output_dir / DEFAULT_CHECKPOINT,
+        settings,
+        report=report,
+        device=options.device,
+        keep_every=options.keep_every,
+        resume=options.resume,
+    )
 
 
 def _lead(options: argparse.Namespace, settings: PretrainingSettings) -> None:
@@ -249,9 +312,8 @@ def _lead(options: argparse.Namespace, settings: PretrainingSettings) -> None:
             bar.set_postfix_str(message)
             run.progress(done, message)
 
-        songs = load_library(options.data_dir, options.cache_dir)
         path = options.output_dir / DEFAULT_CHECKPOINT
-        metrics = bootstrap([song.state for song in songs], path, settings, report=report)
+        metrics = _make(options, settings, report)
         run.finish({"checkpoint": str(path), "metrics": metrics})
     print(
         f"{path}: attribute R² median {metrics['attribute_r2_median']:.2f}, votes of random tastes "
@@ -261,12 +323,17 @@ def _lead(options: argparse.Namespace, settings: PretrainingSettings) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
     try:
-        _run(parser().parse_args(argv))
+        with advising(OUT_OF_MEMORY):
+            _run(options)
     except CoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        kept = options.output_dir / DEFAULT_CHECKPOINT.parent / PROGRESS
+        how = f"goes on from what is kept in {kept}" if kept.is_file() else "starts it anew"
+        print(f"stopped; the same command {how}", file=sys.stderr)
         return 130
     return 0
 

@@ -9,7 +9,7 @@ will ever do lies between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,6 +51,15 @@ class SyntheticEdits:
 
     def __len__(self) -> int:
         return self.windows.size
+
+    def to(self, device: str) -> SyntheticEdits:
+        """The same edits with what the network reads on a device."""
+        return replace(
+            self,
+            windows=self.windows.to(device),
+            actions=self.actions.to(device),
+            edit_features=self.edit_features.to(device),
+        )
 
     def inputs(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reward model inputs of the windows (W,): (W·G, T', …), T' the longest among them."""

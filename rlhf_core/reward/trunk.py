@@ -22,6 +22,7 @@ from rlhf_core.reward.checkpoint import spread_within
 from rlhf_core.reward.descriptors import TARGET_NAMES
 from rlhf_core.reward.model import LearnedRewardModel, RewardModelConfig
 from rlhf_core.reward.parallel import average_gradients, share_of, world
+from rlhf_core.reward.resuming import Course, Keeper
 from rlhf_core.reward.synthetic import GROUP, Progress, SyntheticEdits
 from rlhf_core.reward.tastes import LIMIT, TasteFamily
 from rlhf_core.types import DoubleArray
@@ -35,7 +36,7 @@ PAIRS_PER_WINDOW: Final = GROUP  # each edit against the next, round the group
 class PretrainingSettings:
     """What a bootstrap depends on, saved in its lineage.
 
-    time_limit: seconds in all, or None. bf16: matrix products in bfloat16 (see `native_bf16`).
+    time_limit: seconds in all, or None. bf16: matrix products in bfloat16 (`devices.native_bf16`).
     """
 
     pairs: int = 5000
@@ -56,12 +57,6 @@ class PretrainingSettings:
             raise ConfigError("give a number of steps, a time limit, or both")
 
 
-def native_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively: there it is faster, elsewhere far slower."""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
 @dataclass(frozen=True)
 class Targets:
     """Of synthetic edits, float32: standardised attributes and their bends (P, G, K + 3 K) in that
@@ -70,6 +65,9 @@ class Targets:
 
     attributes: Tensor
     tastes: Tensor
+
+    def to(self, device: str) -> Targets:
+        return Targets(self.attributes.to(device), self.tastes.to(device))
 
 
 def with_bends(standard: DoubleArray) -> DoubleArray:
@@ -159,35 +157,49 @@ def train(
     settings: PretrainingSettings,
     deadline: float | None,
     report: Progress,
+    keeper: Keeper | None = None,
 ) -> int:
     """Train until the steps are done or the deadline (time.monotonic) has come; returns steps.
 
-    In a process group (see `parallel`) each process takes `windows_per_step` windows of a batch.
+    All on the device that the trunk is on. keeper: goes on where an earlier run was, and writes
+    down how far this one is. In a process group (see `parallel`) each process takes
+    `windows_per_step` windows of a batch.
     """
     if world()[1] > 1 and deadline is not None:
         raise ConfigError("several processes need --steps and --time_limit 0: clocks differ")
     generator = torch.Generator().manual_seed(settings.seed)
     optimiser = torch.optim.AdamW(
-        trunk.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+        trunk.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    started, step, queue = time.monotonic(), 0, list[Tensor]()
+    course = Course(limit=None if deadline is None else max(deadline - time.monotonic(), 1e-3))
+    if keeper is not None:
+        kept = keeper.take_up(trunk, optimiser, generator)
+        course = kept if kept.step else course
+    started = time.monotonic() - course.seconds
     while True:
-        done = 0.0 if settings.steps is None else step / settings.steps
-        if deadline is not None:
-            done = max(done, (time.monotonic() - started) / max(deadline - started, 1e-3))
+        course.seconds = time.monotonic() - started
+        done = 0.0 if settings.steps is None else course.step / settings.steps
+        if course.limit is not None:
+            done = max(done, course.seconds / course.limit)
         if done >= 1:
-            return step
-        rate = min(1.0, (step + 1) / 30) * 0.5 * (1 + math.cos(math.pi * done))
+            return course.step
         for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * (0.02 + 0.98 * rate)
+            group["lr"] = settings.learning_rate * rate(course.step, done)
         size = settings.windows_per_step * world()[1]
-        queue = queue or batches(edits.windows.lengths, size, generator)
-        loss = gradient(trunk, edits, want, settings, queue.pop())
+        course.queue = course.queue or batches(edits.windows.lengths.cpu(), size, generator)
+        loss = gradient(trunk, edits, want, settings, course.queue.pop())
         nn.utils.clip_grad_norm_(trunk.parameters(), 1.0)
         optimiser.step()
-        step += 1
-        if step % 5 == 0:
-            report(min(done, 1.0), f"step {step}, loss {loss:.3f}")
+        course.step += 1
+        if course.step % 5 == 0:
+            report(min(done, 1.0), f"step {course.step}, loss {loss:.3f}")
+        if keeper is not None:
+            keeper.keep(course, trunk, optimiser, generator)
+
+
+def rate(step: int, done: float) -> float:
+    """Share of the learning rate at a step, when this share of the training is done."""
+    return 0.02 + 0.98 * min(1.0, (step + 1) / 30) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def gradient(
@@ -199,11 +211,12 @@ def gradient(
 ) -> float:
     """Leave the gradient of the windows' mean loss in the trunk; returns this process's part."""
     trunk.zero_grad()
+    device = trunk.taste_head.weight.device
     mine, weight = share_of(index)
     loss = torch.zeros(())
     if len(mine):
         picked = Targets(want.attributes[mine], want.tastes[mine])
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
             phi = trunk.model.embed(*edits.inputs(mine)).view(len(mine), GROUP, -1)
         loss = weight * loss_of(trunk, phi.float(), picked, settings.absolute_weight)
         loss.backward()  # type: ignore[no-untyped-call]
