@@ -156,6 +156,13 @@ class LibraryOperations(Base):
         left = media == row["media_left"]
         return self.edit_audio(pair["edit_b"] if left == row["b_first"] else pair["edit_a"])
 
+    def assignment_of(self, media: str) -> str:
+        """The assignment that an opaque name of a sound belongs to."""
+        row = self.store.assignment_of_media(media)
+        if row is None:
+            raise NotFoundError("there is no such audio, or it is not yours to hear")
+        return str(row["assignment_id"])
+
     def edit_audio(self, edit_id: str) -> Path:
         return self.workspace.resolve(self.store.edit(edit_id)["audio_path"])
 

@@ -289,6 +289,12 @@ class Pool:
         if entry is not None and not entry.gold and level < self.settings.votes_per_pair:
             self.shelves.put(entry, level)
 
+    def drop(self, pair: str) -> bool:
+        """Give a pair to nobody any more; False where it is not given anyway."""
+        self._unshelve(pair)
+        self.gold.discard(pair)
+        return self.pairs.pop(pair, None) is not None
+
     def expire(self, now: datetime) -> None:
         """Leases that ran out go back to the pool."""
         held = [row for person in self.people.values() for row in person.open.values()]

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
+import os
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from html import escape
 from pathlib import Path
 from string import Template
@@ -39,6 +42,8 @@ from rlhf_core.errors import CoreError
 
 LOGIN_PAGE = Path(__file__).parent / "pages" / "login.html"
 HEADPHONE_ROUNDS, HEADPHONE_NEEDED = 6, 5  # by guessing one of three: 1.8 %
+SITTING_PAUSE = timedelta(hours=2)  # without a vote: what comes then is another sitting
+SAID_OF_NO_SOUND = "this file is not there any more"
 ANYBODY = ("annotator", "researcher")
 MEDIA_TYPES = {
     ".flac": "audio/flac",
@@ -46,6 +51,9 @@ MEDIA_TYPES = {
     ".ogg": "audio/ogg",
     ".mp3": "audio/mpeg",
 }
+
+
+logger = logging.getLogger(__name__)
 
 
 def who(request: Request, *roles: str) -> Account:
@@ -267,12 +275,19 @@ def _annotation_routes(app: FastAPI, services: Services) -> None:
 
 
 def _headphones(services: Services, account: Account) -> dict[str, Any]:
-    """How this account stands with the headphone check: {wanted, may_skip, outcome}."""
-    outcome = services.store.headphone_outcome(account.name)
-    skip = services.settings.headphone_skip
-    done = outcome == "passed" or (skip and outcome is not None)
-    wanted = services.settings.headphone_check and not done
-    return {"wanted": wanted, "may_skip": skip, "outcome": outcome}
+    """How this account stands with the headphone check: {wanted, may_skip, outcome}.
+
+    Who did not pass may go on where skipping is allowed, until the sitting ends.
+    """
+    settings = services.settings
+    latest = services.store.headphone_outcome(account.name)
+    outcome = None if latest is None else latest["outcome"]
+    done = outcome == "passed"
+    if latest is not None and not done and settings.headphone_skip:
+        last = max(latest["created_at"], services.store.last_voted(account.name) or datetime.min)
+        done = not settings.headphone_again or utc_now() - last < SITTING_PAUSE
+    wanted = settings.headphone_check and not done
+    return {"wanted": wanted, "may_skip": settings.headphone_skip, "outcome": outcome}
 
 
 def _check_headphones(services: Services, account: Account) -> None:
@@ -299,10 +314,22 @@ def _headphone_check(data: dict[str, Any], settings: Settings) -> dict[str, Any]
 
 def _file(path: Path, *, download: str | None = None) -> FileResponse:
     if not path.is_file():
-        raise NotFoundError("this file is not there any more")
+        raise NotFoundError(SAID_OF_NO_SOUND)
     headers = {"cache-control": "private, max-age=86400" if download is None else "no-store"}
     kind = MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
     return FileResponse(path, media_type=kind, headers=headers, filename=download)
+
+
+def _blind(path: Path, media: str) -> FileResponse:
+    """A sound whose headers tell nothing but its length: not when it was made, nor its name.
+
+    The two sides of a pair are written one after the other, gold's broken one always last.
+    """
+    real = path.stat()
+    undated = os.stat_result((real.st_mode, 0, 0, 1, 0, 0, real.st_size, 0, 0, 0))
+    kind = MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+    headers = {"cache-control": "private, max-age=86400", "etag": f'"{media}"'}
+    return FileResponse(path, media_type=kind, headers=headers, stat_result=undated)
 
 
 def _media_routes(app: FastAPI, services: Services) -> None:
@@ -313,8 +340,14 @@ def _media_routes(app: FastAPI, services: Services) -> None:
         account = who(request, *ANYBODY)
         stored = showing.path(media, account.name)
         if stored is not None:
-            return _file(services.workspace.resolve(stored))
-        return _file(operations.media_path(media, account.name, account.role == "researcher"))
+            path = services.workspace.resolve(stored)
+        else:
+            path = operations.media_path(media, account.name, account.role == "researcher")
+        if not path.is_file():
+            logger.warning("%s is gone: its pair is given to nobody any more", path)
+            services.annotation.withdraw(operations.assignment_of(media)).result()
+            raise NotFoundError(SAID_OF_NO_SOUND)
+        return _blind(path, media)
 
     @app.get("/research/media/{edit_id}")
     def edit_media(request: Request, edit_id: str) -> FileResponse:

@@ -124,6 +124,10 @@ class VoteRows:
             values,
         )
 
+    def retire_pair(self, cursor: Any, pair_id: str) -> None:
+        """A pair that nobody is to be given any more; its votes stay."""
+        cursor.execute("UPDATE pairs SET retired = true WHERE pair_id = ?", [pair_id])
+
     def add_assignment(self, cursor: Any, row: Row) -> None:
         insert(cursor, "assignments", row)
 
@@ -243,14 +247,21 @@ class VoteRows:
         values = row | {"details": dumps(row.get("details"))}
         self.database.write(lambda cursor: insert(cursor, "headphone_checks", values, ignore=True))
 
-    def headphone_outcome(self, annotator: str) -> str | None:
-        """passed where it ever was, else the latest outcome (failed, skipped), else None."""
-        row = self.database.row(
-            "SELECT outcome FROM headphone_checks WHERE annotator = ?"
+    def headphone_outcome(self, annotator: str) -> Row | None:
+        """{outcome, created_at}: passed where it ever was, else the latest (failed, skipped)."""
+        return self.database.row(
+            "SELECT outcome, created_at FROM headphone_checks WHERE annotator = ?"
             " ORDER BY outcome = 'passed' DESC, created_at DESC LIMIT 1",
             [annotator],
         )
-        return None if row is None else str(row["outcome"])
+
+    def last_voted(self, annotator: str) -> datetime | None:
+        """When this annotator last voted or undid, UTC."""
+        row = self.database.row(
+            "SELECT max(created_at) AS last FROM votes WHERE annotator = ? AND source = 'app'",
+            [annotator],
+        )
+        return None if row is None else row["last"]
 
     # -- what the page shows of a pair ----------------------------------------------------------
 

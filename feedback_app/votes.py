@@ -108,6 +108,16 @@ class Undo:
     undoes: str
 
 
+@dataclass(frozen=True)
+class Withdraw:
+    """Says that an assignment cannot be played: nobody shall be given its pair again."""
+
+    assignment_id: str
+
+
+Request = Next | Vote | Undo | Withdraw
+
+
 class Annotation:
     """The annotator's side of the store. Answers are rows; `showing` makes payloads of them."""
 
@@ -130,7 +140,11 @@ class Annotation:
         vote_id, undoes = check_uuid(vote_id, "vote_id"), check_uuid(undoes, "undoes")
         return self._submit(Undo(annotator, vote_id, undoes))
 
-    def _submit(self, request: Next | Vote | Undo) -> Future[Any]:
+    def withdraw(self, assignment_id: str) -> Future[None]:
+        """Take the pair of an assignment out: its audio is not there."""
+        return self._submit(Withdraw(assignment_id))
+
+    def _submit(self, request: Request) -> Future[Any]:
         return self.store.database.submit_item(self._desk.work, request)
 
     def is_dry(self, annotator: str) -> bool:
@@ -170,7 +184,7 @@ class Desk:
         self.pool.forget()
         self._expired_at = float("-inf")
 
-    def work(self, cursor: Any, requests: Sequence[Next | Vote | Undo]) -> list[Any]:
+    def work(self, cursor: Any, requests: Sequence[Request]) -> list[Any]:
         """Decide a batch and write it; an AppError among the outcomes refuses that request."""
         self.pool.refresh(cursor)
         self.now = utc_now()
@@ -178,7 +192,7 @@ class Desk:
             self.pool.expire(self.now)
             self._expired_at = time.monotonic()
         self._new: dict[str, Row] = {}
-        ids = [one.vote_id for one in requests if not isinstance(one, Next)]
+        ids = [one.vote_id for one in requests if isinstance(one, Vote | Undo)]
         ids += [one.undoes for one in requests if isinstance(one, Undo)]
         self._known = self.store.votes_by_id(cursor, sorted(set(ids))) if ids else {}
         outcomes = [self._one(cursor, request) for request in requests]
@@ -187,13 +201,16 @@ class Desk:
             self.store.add_votes(cursor, list(self._new.values()))
         return outcomes
 
-    def _one(self, cursor: Any, request: Next | Vote | Undo) -> Row | AppError | None:
+    def _one(self, cursor: Any, request: Request) -> Row | AppError | None:
         try:
             if isinstance(request, Next):
                 return self._next(request.annotator, request.exclude)
             if isinstance(request, Vote):
                 return self._vote(cursor, request)
-            return self._undo(cursor, request)
+            if isinstance(request, Undo):
+                return self._undo(cursor, request)
+            self._withdraw(cursor, request.assignment_id)
+            return None
         except AppError as error:
             return error
 
@@ -335,6 +352,15 @@ class Desk:
             "source": "app",
             "created_at": self.now,
         }
+
+    def _withdraw(self, cursor: Any, assignment_id: str) -> None:
+        row = self.pool.row(cursor, assignment_id)
+        if row is None:
+            raise NotFoundError("this assignment does not exist")
+        if row["state"] == "open":
+            self.pool.set_state(row, "abandoned")
+        if self.pool.drop(row["pair_id"]):
+            self.store.retire_pair(cursor, row["pair_id"])
 
     def _find(self, vote_id: str) -> Row | None:
         return self._new.get(vote_id) or self._known.get(vote_id)

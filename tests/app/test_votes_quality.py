@@ -267,3 +267,89 @@ def test_the_headphone_check_may_be_skipped_where_the_researcher_allows(
     assert client.get("/api/next").status_code == 200
     told = client.post("/api/headphones", json={"check_id": str(uuid4())}).json()
     assert told == {"wanted": False, "may_skip": True, "outcome": "skipped"}
+
+
+def test_a_skipped_headphone_check_is_asked_again_at_the_next_sitting(tmp_path: Path) -> None:
+    services = opened(tmp_path, 3)
+    client = client_of(services, "ann")
+
+    def wanted() -> bool:
+        return bool(client.get("/api/headphones").json()["wanted"])
+
+    def hours_pass(hours: int) -> None:
+        for table in ("votes", "headphone_checks"):
+            services.store.database.execute(
+                f"UPDATE {table} SET created_at = created_at - to_hours(?)", [hours]
+            )
+
+    client.post("/api/headphones", json={"check_id": str(uuid4())})
+    assert not wanted()
+    hours_pass(1)
+    vote(client, client.get("/api/next").json())
+    hours_pass(1)
+    assert not wanted(), "still the same sitting: there was a vote an hour ago"
+    hours_pass(2)
+    assert wanted(), "another sitting"
+    told = [{"truth": 1, "answer": 2}] * 6
+    client.post("/api/headphones", json={"check_id": str(uuid4()), "rounds": told})
+    assert not wanted()
+    hours_pass(3)
+    assert wanted(), "not passed either"
+    assert services.store.headphone_outcomes() == {"ann": "failed"}, "for the researcher"
+    services.close()
+    services = opened_again(tmp_path, headphone_again=False)
+    client = client_of(services, "ann")
+    assert not client.get("/api/headphones").json()["wanted"], "the researcher's choice"
+    services.close()
+
+
+def opened_again(root: Path, **settings: Any) -> Services:
+    return open_services(root / "workspace", **(PLAIN | settings))
+
+
+def test_odd_votes_are_still_noticed_after_a_restart(tmp_path: Path) -> None:
+    services = opened(tmp_path, 20)
+    client = client_of(services, "ann")
+    shown = client.get("/api/next").json()
+    for number in range(11):
+        vote_id = str(uuid4())
+        answer = vote(client, shown, response_ms=100 if number > 7 else 900, vote_id=vote_id)
+        shown = answer.json()["next"]
+    undo = {"vote_id": str(uuid4()), "undoes": vote_id}
+    again = client.post("/api/undo", json=undo).json()["assignment"]
+    vote(client, again, response_ms=100)  # undone and cast anew: eleven to the left, as before
+    services.close()
+    services = opened_again(tmp_path)
+    client = client_of(services, "ann")
+    answer = vote(client, client.get("/api/next").json(), response_ms=100).json()
+    row = services.store.database.row("SELECT flags FROM votes ORDER BY seq DESC LIMIT 1")
+    assert row == {"flags": '["too_fast", "one_sided"]'}
+    assert "fast" in answer["hint"], "the fourth in a row, three of them before the restart"
+    services.store.database.execute("UPDATE pairs SET retired = retired")  # somebody else's write
+    services.annotation.forget()
+    answer = vote(client, client.get("/api/next").json(), "right", response_ms=900).json()
+    assert answer["hint"] is None
+    services.close()
+
+
+def test_a_pair_without_its_audio_is_given_to_nobody_again(tmp_path: Path) -> None:
+    services = opened(tmp_path, 6, votes_per_pair=2)
+    ann, bob = client_of(services, "ann"), client_of(services, "bob")
+    shown = ann.get("/api/next").json()
+    pair = services.store.database.row("SELECT pair_id FROM assignments")
+    assert pair is not None
+    folder = services.workspace.runs / "made" / "audio" / pair["pair_id"]
+    (folder / "b.flac").unlink()
+    answers = {side: ann.get(shown[side]["media"]).status_code for side in ("left", "right")}
+    assert sorted(answers.values()) == [200, 404]
+    again = ann.get("/api/next").json()
+    assert again["assignment_id"] != shown["assignment_id"], "also after a reload"
+    sitting(bob), sitting(ann)
+    rows = services.store.database.rows(
+        "SELECT annotator FROM assignments WHERE pair_id = ?", [pair["pair_id"]]
+    )
+    assert rows == [{"annotator": "ann"}]
+    assert services.store.database.row(
+        "SELECT retired FROM pairs WHERE pair_id = ?", [pair["pair_id"]]
+    ) == {"retired": True}
+    services.close()
