@@ -2,12 +2,14 @@
 
     config        sizes of the network           model      its weights, normaliser included
     posterior     mean and covariance of w       prior      what the bootstrap says before any vote
-    reference     embeddings of fixed edits, and mu, sigma of both reward terms from them
+    reference     fixed edits before and after the last layers; mu, sigma of both reward terms
     attributes    names, mean and deviation of the attributes that the trunk was trained to predict
     metrics       figures measured when it was made
 
 Trunk, prior and reference edits come from the bootstrap and are handed on unchanged, so a reward
-fitted later starts from the same prior and its mu and sigma come from the same edits.
+fitted later starts from the same prior and its mu and sigma come from the same edits. Only where
+votes moved the trunk (`finetuning`; lineage "fine_tuned") are the same edits embedded anew; such a
+version is never built upon, or its votes would count twice.
 Votes identify differences within a passage only, so sigma is the deviation within passages.
 """
 
@@ -34,6 +36,8 @@ KIND = "reward_model"
 class Reference:
     """The fixed reference edits. embeddings (R, D) float32; passage (R,) which passage each is of.
 
+    inputs: (R, P) `LearnedRewardModel.pool` of the edits, from which a fine-tuned trunk embeds them
+    anew; None in checkpoints made before there was fine-tuning.
     dense_mu, dense_sigma: mean, and deviation within passages, of the dense reward of those edits.
     """
 
@@ -41,6 +45,7 @@ class Reference:
     passage: Tensor
     dense_mu: float
     dense_sigma: float
+    inputs: Tensor | None = None
 
     def scale_of(self, weights: Tensor) -> tuple[float, float]:
         """Mean, and deviation within passages, of w·phi over the reference edits."""
@@ -79,6 +84,9 @@ class RewardCheckpoint:
             "prior": {
                 "family": torch.from_numpy(self.prior.family),
                 "isotropic": torch.from_numpy(self.prior.isotropic),
+                "directions": None
+                if self.prior.directions is None
+                else torch.from_numpy(self.prior.directions),
             },
             "reference": {
                 "embeddings": self.reference.embeddings,
@@ -87,6 +95,7 @@ class RewardCheckpoint:
                 "sigma": self.sigma,
                 "dense_mu": self.reference.dense_mu,
                 "dense_sigma": self.reference.dense_sigma,
+                "inputs": self.reference.inputs,
             },
             "attributes": self.attributes,
             "metrics": self.metrics,
@@ -133,14 +142,13 @@ def reward_from_content(data: dict[str, Any], name: str, device: str = "cpu") ->
             model=model.eval().requires_grad_(False),
             mean=posterior["mean"].to(device),
             covariance=posterior["covariance"].to(device),
-            prior=HeadPrior(
-                data["prior"]["family"].cpu().numpy(), data["prior"]["isotropic"].cpu().numpy()
-            ),
+            prior=_prior(data["prior"]),
             reference=Reference(
                 reference["embeddings"],
                 reference["passage"],
                 float(reference["dense_mu"]),
                 float(reference["dense_sigma"]),
+                reference.get("inputs"),
             ),
             mu=float(reference["mu"]),
             sigma=float(reference["sigma"]),
@@ -157,6 +165,16 @@ def reward_from_content(data: dict[str, Any], name: str, device: str = "cpu") ->
         ) from error
     _check(checkpoint, name)
     return checkpoint
+
+
+def _prior(data: dict[str, Any]) -> HeadPrior:
+    """directions: absent from checkpoints made before there were any; their prior is Gaussian."""
+    directions = data.get("directions")
+    return HeadPrior(
+        data["family"].cpu().numpy(),
+        data["isotropic"].cpu().numpy(),
+        None if directions is None else directions.cpu().numpy(),
+    )
 
 
 def _check(checkpoint: RewardCheckpoint, name: str) -> None:

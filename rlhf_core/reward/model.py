@@ -164,11 +164,12 @@ class LearnedRewardModel(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.token = nn.Linear(width, width)
         phi = self.config.embedding
-        self.pooled = nn.Linear(4 * width, phi)
-        self.moments = nn.Linear(3 * BEAT_FEATURES, phi, bias=False)
+        self.widths = (4 * width, 3 * BEAT_FEATURES, 3 * LEVELS)  # of the parts of `pool`
+        self.pooled = nn.Linear(self.widths[0], phi)
+        self.moments = nn.Linear(self.widths[1], phi, bias=False)
         self.level = nn.Linear(BEAT_FEATURES, LEVELS)
         self.level_action = nn.Embedding(N_ACTIONS, LEVELS)
-        self.levels = nn.Linear(3 * LEVELS, phi, bias=False)
+        self.levels = nn.Linear(self.widths[2], phi, bias=False)
         self.refine = nn.Sequential(
             nn.Linear(phi, 2 * phi), nn.GELU("tanh"), nn.Linear(2 * phi, phi)
         )
@@ -177,7 +178,11 @@ class LearnedRewardModel(nn.Module):
         nn.init.normal_(self.level_action.weight, std=0.2)
 
     def embed(self, features: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:
-        """Embedding phi of each edit. Shape: as `forward` -> (B, D).
+        """Embedding phi of each edit. Shape: as `forward` -> (B, D)."""
+        return self.mix(self.pool(features, action_ids, mask))
+
+    def pool(self, features: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:
+        """All that is known of each edit as one row. Shape: as `forward` -> (B, sum(self.widths)).
 
         Pooled over all beats, those that sound, those that are cut, and those that sound weighted
         by their place in the output (how the edit goes on); and the beats' own features likewise.
@@ -203,9 +208,13 @@ class LearnedRewardModel(nn.Module):
         place = features[..., BEAT_FEATURES + OUTPUT_POSITION].masked_fill(~mask, 0.5) - 0.5
         shares = parts / (parts.sum(-1, keepdim=True) + POOL_SHRINK)
         shares = torch.cat([shares, (2 * shares[:, 1] * place)[:, None]], dim=1)
-        pooled: Tensor = self.pooled((shares @ tokens).flatten(1))
-        pooled = pooled + self.moments((shares[:, 1:] @ own).flatten(1))
-        pooled = pooled + self.levels(self._levels(own, action_ids, sounds, place))
+        parts_of = (shares @ tokens).flatten(1), (shares[:, 1:] @ own).flatten(1)
+        return torch.cat([*parts_of, self._levels(own, action_ids, sounds, place)], dim=1)
+
+    def mix(self, pool: Tensor) -> Tensor:
+        """The last layers, from pooled beats to phi. Shape: result of `pool` -> (B, D)."""
+        tokens, own, levels = pool.split(self.widths, dim=1)
+        pooled: Tensor = self.pooled(tokens) + self.moments(own) + self.levels(levels)
         # The square terms of a taste ("not too short, not too long") need a bend after pooling.
         refined: Tensor = pooled + self.refine(pooled)
         return refined

@@ -18,7 +18,9 @@ Prior: w ~ N(0, s² P), P = (1 - share) family + share isotropic, each scaled so
 differs by one logit at s = 1; s and share maximise the Laplace evidence (MacKay 1992) times a
 log-normal prior on s centred on 1 (votes that agree with a taste 70 % of the time have about that;
 with a wider prior, evidence picked too large an s on 200 votes: less accurate and overconfident).
-The posterior is the Laplace approximation.
+The posterior is the Laplace approximation. Where the prior knows the directions of plain statistics
+(`HeadPrior.directions`), that only settles the nuisances and the expansion of the likelihood: mean
+and covariance of w then come from a sparse prior over those directions (see `sparse`).
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from rlhf_core.errors import DataError
+from rlhf_core.reward.sparse import sparse_posterior
 from rlhf_core.types import DoubleArray, IntArray
 
 STRENGTH_WEIGHT: Final = {1: 0.75, 2: 1.0, 3: 1.25}
@@ -41,6 +44,7 @@ SHARES: Final = (0.02, 0.2, 0.6)
 LOG_SCALE_MEAN, LOG_SCALE_SD = 0.0, 0.35
 RELIABILITY_GRID: Final = np.linspace(-2.0, 1.5, 141)
 MAX_NEWTON, TOLERANCE = 60, 1e-10
+MIN_CURVATURE: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -99,17 +103,29 @@ class Votes:
 
 @dataclass(frozen=True)
 class HeadPrior:
-    """family, isotropic (D, D): covariances of w that give a typical pair one logit of spread."""
+    """What is known of w before any vote.
+
+    family, isotropic (D, D): covariances of w that give a typical pair one logit of spread.
+    directions (K, D) or None: w·phi for the plain statistics that tastes are made of, each in
+    units in which any of them may matter alike; None: a Gaussian prior alone.
+    """
 
     family: DoubleArray
     isotropic: DoubleArray
+    directions: DoubleArray | None = None
 
     @classmethod
-    def build(cls, directions: DoubleArray, pair_covariance: DoubleArray) -> HeadPrior:
+    def build(
+        cls,
+        tastes: DoubleArray,
+        pair_covariance: DoubleArray,
+        directions: DoubleArray | None = None,
+    ) -> HeadPrior:
         """From tastes' weight vectors (N, D) and the covariance (D, D) of phi(a) - phi(b)."""
-        family = directions.T @ directions
+        family = tastes.T @ tastes
         isotropic = np.eye(len(pair_covariance))
-        return cls(*(p / np.trace(p @ pair_covariance) for p in (family, isotropic)))
+        both = (p / np.trace(p @ pair_covariance) for p in (family, isotropic))
+        return cls(*both, directions)
 
     def factor(self, share: float) -> DoubleArray:
         """L (D, R) with L Lᵀ = (1 - share) family + share isotropic."""
@@ -278,6 +294,20 @@ def _search(
     return max(near, key=lambda s: evidence(s, share)), share
 
 
+def _weights(
+    votes: Votes, prior: HeadPrior, reliability: DoubleArray, factor: DoubleArray, mode: _Mode
+) -> tuple[DoubleArray, DoubleArray]:
+    """Mean (D,) and covariance (D, D) of w, from the likelihood's expansion at the mode."""
+    rank = factor.shape[1]
+    if prior.directions is None:
+        return factor @ mode.theta[:rank], factor @ mode.covariance[:rank, :rank] @ factor.T
+    rows = (votes.differences * reliability[votes.annotator][:, None]) @ prior.directions.T
+    curvature = np.maximum(mode.curvature, MIN_CURVATURE)
+    response = mode.design[:, :rank] @ mode.theta[:rank] + mode.slope / curvature
+    mean, covariance = sparse_posterior(rows, response, curvature)
+    return prior.directions.T @ mean, prior.directions.T @ covariance @ prior.directions
+
+
 def fit_head(
     votes: Votes,
     prior: HeadPrior,
@@ -305,9 +335,9 @@ def fit_head(
         if remaining:
             beta = _reliabilities(votes, mode, factor.shape[1], beta)
     rank, k = factor.shape[1], votes.n_annotators
-    covariance = factor @ mode.covariance[:rank, :rank] @ factor.T
+    mean, covariance = _weights(votes, prior, beta, factor, mode)
     return HeadPosterior(
-        mean=factor @ mode.theta[:rank],
+        mean=mean,
         covariance=(covariance + covariance.T) / 2,
         scale=best_scale,
         share=best_share,
