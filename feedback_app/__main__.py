@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     """What the operation is called with; paths are absolute, for the app may stand elsewhere."""
     plain = ("command", "action", "workspace")
     values = {name: value for name, value in vars(options).items() if name not in plain}
-    for name in ("path", "directory", "destination"):
-        if name in values:
+    for name in ("path", "directory", "destination", "csv"):
+        if values.get(name) is not None:
             values[name] = str(Path(values[name]).expanduser().resolve())
     if "paths" in values:
         values["paths"] = [str(Path(path).expanduser().resolve()) for path in values["paths"]]
@@ -73,7 +73,8 @@ def _commands() -> dict[str, Command]:
         "pairs rank": _run("rank_pairs"),
         "pairs export": _shown("export_pairs"),
         "votes import": _import_votes,
-        "export": _shown("export"),
+        "export": _export,
+        "sql": _sql,
         "users add": _account("add_user"),
         "users password": _account("set_password"),
         "users list": _table("list_annotators", "name", "role", "votes", "simulated", "disabled"),
@@ -135,14 +136,17 @@ def _print_figures(figures: dict[str, Any]) -> None:
 
 def _table(operation: str, *columns: str) -> Command:
     def command(caller: Caller, values: dict[str, Any]) -> None:
-        rows = caller.call(operation, **values)
-        cells = [[_cell(row[name]) for name in columns] for row in rows]
-        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-        for line in (list(columns), *cells):
-            text = "  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True))
-            print(text.rstrip())
+        _print_table(caller.call(operation, **values), columns)
 
     return command
+
+
+def _print_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
+    cells = [[_cell(row[name]) for name in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in (list(columns), *cells):
+        text = "  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True))
+        print(text.rstrip())
 
 
 def _cell(value: Any) -> str:
@@ -168,6 +172,25 @@ def _import_votes(caller: Caller, values: dict[str, Any]) -> None:
     for row in answer["rejected"]:
         print(f"line {row['line']}: {_cell(row['reason'])}")
     print(f"{answer['accepted']} votes taken in, {len(answer['rejected'])} rows refused")
+
+
+def _export(caller: Caller, values: dict[str, Any]) -> None:
+    made = caller.call("export", **values)
+    if "run_id" in made:
+        follow(caller, made["run_id"])
+        made = caller.call("run_view", run_id=made["run_id"])["results"]
+    for name in ("path", "rows", "sha256"):
+        print(f"{name}: {made[name]}")
+    if made.get("missing_files"):
+        print(f"{made['missing_files']} files of audio or features were not there any more")
+
+
+def _sql(caller: Caller, values: dict[str, Any]) -> None:
+    answer = caller.call("sql", **values)
+    rows = [dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]]
+    _print_table(rows, answer["columns"])
+    more = "more than " if answer["more"] else ""
+    print(f"{more}{answer['count']} rows in {answer['csv']}; snapshot {answer['snapshot']}")
 
 
 def _account(operation: str) -> Command:

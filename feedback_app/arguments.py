@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback_app.commands_figures import add_find, add_people, add_results
-from feedback_app.exchange import SUFFIXES
+from feedback_app.exchange.query import AUDIO, POOLS, SPLITS, SUFFIXES
 from rlhf_core.tastes import LISTENING, READING
 
 DESCRIPTION = """Teach an audio editor by listening: people compare pairs of edits in the browser,
@@ -25,7 +25,8 @@ EXAMPLES = """examples:
   python -m feedback_app retrain-reward
   python -m feedback_app train-policy --algorithm ppo --total-steps 100000
   python -m feedback_app promote policy_v2
-  python -m feedback_app export out --format parquet
+  python -m feedback_app export out --format parquet --agreement 0.8
+  python -m feedback_app sql "SELECT choice, count(*) FROM votes GROUP BY choice"
 """
 Made = dict[str, argparse.ArgumentParser]
 
@@ -141,21 +142,61 @@ def _data(commands: Commands) -> None:
     votes = commands.group("votes", "Votes that were cast elsewhere")
     take = votes.add(
         "import",
-        "Take in votes from a CSV or JSON-lines file",
-        "Columns: pair_id, annotator, choice (a, b, tie, both_bad, skip), strength (1-3 or\n"
-        "empty). Bad rows are reported with line and reason, the good ones go in.",
+        "Take in votes from a file, or from the folder or zip of an export",
+        "Columns of a list: pair_id, annotator, choice (a, b, tie, both_bad, skip), strength (1-3\n"
+        "or empty). Every form of `export` is read too; full records, trl and imitation bring\n"
+        "pairs along that are not here. Bad rows are reported with line and reason, the good ones\n"
+        "go in.",
     )
     take.add_argument("path", metavar="FILE")
+    take.add_argument(
+        "--versions-as", default="", metavar="PREFIX",
+        help="put before the names of versions that come with pairs from another workspace",
+    )  # fmt: skip
+    _export(commands)
+    sql = commands.add(
+        "sql",
+        "Ask a snapshot of the votes by DuckDB's SQL",
+        "Tables: votes (of people), all_votes (simulated ones too), pairs, edits, beats. It reads\n"
+        "a copy: accounts and the live database are out of reach.",
+    )
+    sql.add_argument("query", metavar="SELECT", help='"SELECT choice, count(*) FROM votes …"')
+    sql.add_argument("--rows", type=int, default=50, help="shown; the CSV has more (50)")
+    sql.add_argument("--csv", metavar="FILE", help="(default: one in exports/)")
+    sql.add_argument("--snapshot", metavar="HASH", help="the one of an earlier answer")
+
+
+def _export(commands: Commands) -> None:
     export = commands.add(
         "export",
         "Write the dataset of preferences",
-        "parquet, csv, jsonl: the full record; trl: prompt, chosen, rejected, margin;\n"
-        "arena: question_id, model_a, model_b, winner, judge, tstamp. A card and the SHA-256\n"
-        "are written beside it.",
+        "parquet, csv, jsonl: the full record; trl: prompt, chosen, rejected, margin; arena:\n"
+        "question_id, model_a, model_b, winner, judge, tstamp; imitation: fragments and\n"
+        "preferences as npz. A folder named by its content is made in DIR, with a dataset card\n"
+        "and hashes: the same votes give the same bytes. Large ones show progress.",
     )
     export.add_argument("destination", metavar="DIR", help="a folder, or a file name")
     export.add_argument("--format", choices=tuple(SUFFIXES), default="parquet")
-    export.add_argument("--include-simulated", action="store_true")
+    export.add_argument("--include-simulated", action="store_true", help="with simulated votes")
+    export.add_argument("--only-simulated", action="store_true", help="simulated votes alone")
+    several: tuple[tuple[str, type, tuple[str, ...] | None, str], ...] = (
+        ("rounds", int, None, "1: up to the first trained policy, 2: up to the second, ..."),
+        ("versions", str, None, "pairs with a side by one of these versions"),
+        ("annotators", str, None, "votes of these"),
+        ("pools", str, POOLS, "pairs that were made for this reason"),
+        ("splits", str, SPLITS, "songs of this split"),
+    )
+    for name, kind, choices, text in several:
+        export.add_argument(f"--{name}", nargs="+", type=kind, choices=choices, help=text)
+    export.add_argument(
+        "--agreement", type=float, metavar="SHARE",
+        help="only pairs with two answers or more, this share of them the same",
+    )  # fmt: skip
+    export.add_argument("--audio", choices=AUDIO, help="the audio of the pairs beside it")
+    export.add_argument(
+        "--features", action="store_true",
+        help="the songs' beat features as npz beside it; observations of imitation",
+    )  # fmt: skip
 
 
 def _users(commands: Commands) -> None:

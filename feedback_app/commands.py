@@ -18,15 +18,16 @@ from typing import Any
 
 from feedback_app.database import Row
 from feedback_app.errors import ConflictError, InvalidError
+from feedback_app.exchange import query_from
 from feedback_app.settings import Settings
 from feedback_app.snapshots import write_snapshot
 from feedback_app.store import Store
 from feedback_app.workspace import Workspace
-from rlhf_core.files import atomic_path
+from rlhf_core.files import atomic_path, write_json
 
 KINDS = (
     "analyse", "bootstrap", "imitation", "generate", "rank",
-    "train-reward", "train-policy", "evaluate", "examples", "simulate", "judge",
+    "train-reward", "train-policy", "evaluate", "examples", "simulate", "judge", "export",
 )  # fmt: skip
 
 
@@ -283,6 +284,20 @@ def _unseen(settings: Row, context: Context) -> list[str]:
     ]  # fmt: skip
 
 
+def _export(settings: Row, context: Context) -> tuple[list[str], Row]:
+    """No training: it runs here, whatever the launcher."""
+    query, record = context.folder / "query.json", context.folder / "record.parquet"
+    write_json(query, settings["query"])
+    settings["n_votes"] = context.store.copy_record(record, query_from(settings["query"]))
+    argv = [
+        sys.executable, "-m", "feedback_app.exchange", "--record", str(record),
+        "--query", str(query), "--workspace", str(context.workspace.root),
+        "--destination", settings["destination"], "--output_dir", str(context.folder),
+    ]  # fmt: skip
+    here = settings["destination"] == str(context.workspace.exports)
+    return argv + (["--zip"] if here else []), settings
+
+
 Builder = Callable[[dict[str, Any], Context], tuple[list[str], Row]]
 BUILDERS: dict[str, Builder] = {
     "analyse": _analyse,
@@ -296,4 +311,5 @@ BUILDERS: dict[str, Builder] = {
     "examples": _examples,
     "judge": _judge,
     "simulate": _simulate,
+    "export": _export,
 }

@@ -30,7 +30,8 @@ CONTROLS = frozenset(
         "list_runs", "run_view", "cancel_run", "resume_run",
         "results", "list_annotators", "add_user", "set_password", "set_disabled", "set_weight",
         "people", "search_votes", "weight_effect", "undo_weight", "find_pairs",
-        "export", "import_votes", "export_pairs", "pairs_overview", "status",
+        "export", "preview_export", "export_choices", "sql", "import_votes", "export_pairs",
+        "pairs_overview", "status",
     }
 )  # fmt: skip
 

@@ -65,7 +65,7 @@ class LibraryOperations(Base):
             "added_at": utc_now(),
         }
         if not self.store.add_song(row):
-            self.store.reanalyse_song(song_id)
+            self.store.reanalyse_song(song_id, self.workspace.relative(target), path.name)
         return song_id
 
     def _split_of_next(self) -> str:

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from feedback_app.exchange.query import Query
 from feedback_app.store import Store
 from feedback_app.workspace import Workspace
 from rlhf_core.files import sha256_of
+
+
+KEPT_RECORDS = 8
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,22 @@ def write_snapshot(
     finally:
         temporary.unlink(missing_ok=True)
     return Snapshot(target, digest, rows)
+
+
+def write_records(store: Store, folder: Path) -> Path:
+    """The full record of all votes, simulated ones too, named by its hash: what queries read.
+
+    Only the newest few are kept: unlike the snapshots of runs, nothing depends on them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{uuid4().hex}.parquet"
+    try:
+        store.copy_record(temporary, Query(voters="both"))
+        target = folder / f"{sha256_of(temporary)}.parquet"
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    written = sorted(folder.glob("*.parquet"), key=lambda path: path.stat().st_mtime)
+    for old in written[:-KEPT_RECORDS]:
+        old.unlink(missing_ok=True)
+    return target

@@ -30,10 +30,16 @@ def insert_pair(
 
 
 def next_version(cursor: Any, table: str, prefix: str, first: int) -> str:
-    """The next free name of a version: prefix and one more than the highest number."""
+    """The next free name of a version: prefix and one more than the highest number.
+
+    Edits may be by policies of another workspace, whose votes were imported: those names are taken.
+    """
+    names = f"SELECT version FROM {table}"
+    if table == "policies":
+        names += " UNION SELECT policy FROM edits"
     cursor.execute(
         f"SELECT coalesce(max(substr(version, ?)::INTEGER) + 1, ?)"
-        f" FROM {table} WHERE regexp_full_match(version, ? || '[0-9]+')",
+        f" FROM ({names}) WHERE regexp_full_match(version, ? || '[0-9]+')",
         [len(prefix) + 1, first, prefix],
     )
     return f"{prefix}{cursor.fetchone()[0]}"
@@ -60,8 +66,9 @@ class LibraryRows:
     def find_song(self, song_id: str) -> Row | None:
         return self.database.row("SELECT * FROM songs WHERE song_id = ?", [song_id])
 
-    def reanalyse_song(self, song_id: str) -> None:
-        values = {"status": "analysing", "error": None}
+    def reanalyse_song(self, song_id: str, path: str, title: str) -> None:
+        """A song that failed, or that was known from imported votes only, has a file now."""
+        values = {"status": "analysing", "error": None, "path": path, "title": title}
         self.database.write(lambda cursor: self.update_song(cursor, song_id, values))
 
     def beats_changed(self, song_id: str) -> None:

@@ -6,14 +6,14 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
-from feedback_app import exchange
-from feedback_app.database import Row, fetch, utc_now
+from feedback_app.database import Row
 from feedback_app.errors import ConflictError, InvalidError
+from feedback_app.exchange import reading
+from feedback_app.exchange.attachments import SIDES, safe
+from feedback_app.exchange.checking import ImportedVote, checked_vote
+from feedback_app.importing import Import
 from feedback_app.store import Store
-from feedback_app.store_accounts import ensure_annotator
 from feedback_app.workspace import Workspace
 from rlhf_core.files import write_text
 
@@ -25,73 +25,43 @@ class Transfers:
     store: Store
     workspace: Workspace
 
-    def import_votes(self, path: Path) -> Row:
-        """Bad rows are reported with line and reason; the good ones go in, in one transaction."""
-        good: list[tuple[int, exchange.ImportedVote]] = []
+    def import_votes(self, path: Path, versions_as: str = "") -> Row:
+        """Bad rows are reported with line and reason; the good ones go in, in one transaction.
+
+        versions_as: put before the names of versions that come with pairs from elsewhere.
+        """
+        good: list[tuple[int, ImportedVote]] = []
         bad: list[Row] = []
-        for line, row in exchange.read_votes(path):
-            checked = row if isinstance(row, str) else exchange.checked_vote(row)
-            if isinstance(checked, str):
-                bad.append({"line": line, "reason": checked})
-            else:
+        with reading.opened(path) as data:
+            audio: dict[str, dict[str, str]] = {}
+            for line, row in reading.read_votes(data):
+                checked = row if isinstance(row, str) else checked_vote(row)
+                if isinstance(checked, str):
+                    bad.append({"line": line, "reason": checked})
+                    continue
                 good.append((line, checked))
-        refused = self.store.database.write(lambda cursor: self._insert(cursor, good))
+                if isinstance(row, dict) and any(row.get(f"audio_{side}") for side in SIDES):
+                    pair_id = checked.row["pair_id"]
+                    audio.setdefault(pair_id, self._take_audio(data.parent, pair_id, row))
+        refused = self.store.database.write(
+            lambda cursor: Import(cursor, audio, versions_as).run(good)
+        )
         rejected = sorted(bad + refused, key=lambda item: int(item["line"]))
         return {"accepted": len(good) - len(refused), "rejected": rejected}
 
-    def _insert(self, cursor: Any, votes: list[tuple[int, exchange.ImportedVote]]) -> list[Row]:
-        pairs = {row["pair_id"] for row in fetch(cursor, "SELECT pair_id FROM pairs")}
-        voted = {
-            (row["pair_id"], row["annotator"])
-            for row in fetch(
-                cursor, "SELECT pair_id, annotator FROM current_votes WHERE NOT simulated"
-            )
-        }
-        refused: list[Row] = []
-        for line, vote in votes:
-            key = (vote.pair_id, vote.annotator)
-            if vote.pair_id not in pairs:
-                refused.append({"line": line, "reason": f"there is no pair {vote.pair_id!r}"})
-            elif key in voted:
-                reason = f"{vote.annotator!r} has voted on {vote.pair_id!r} already"
-                refused.append({"line": line, "reason": reason})
-            else:
-                voted.add(key)
-                self._insert_vote(cursor, vote)
-        return refused
-
-    def _insert_vote(self, cursor: Any, vote: exchange.ImportedVote) -> None:
-        ensure_annotator(cursor, vote.annotator)
-        now, assignment = utc_now(), uuid4().hex
-        self.store.add_assignment(
-            cursor,
-            {
-                "assignment_id": assignment,
-                "pair_id": vote.pair_id,
-                "annotator": vote.annotator,
-                "b_first": False,
-                "first_side": "left",
-                "media_left": uuid4().hex,
-                "media_right": uuid4().hex,
-                "media_original": uuid4().hex,
-                "state": "done",
-                "leased_until": now,
-                "created_at": now,
-            },
-        )
-        row = {
-            "vote_id": str(uuid4()),
-            "assignment_id": assignment,
-            "pair_id": vote.pair_id,
-            "annotator": vote.annotator,
-            "kind": "vote",
-            "choice": vote.choice,
-            "strength": vote.strength,
-            "simulated": False,
-            "source": "import",
-            "created_at": now,
-        }
-        self.store.add_vote(cursor, row)
+    def _take_audio(self, folder: Path, pair_id: str, row: Row) -> dict[str, str]:
+        """Copy a pair's audio from an export's folder; stored paths by side."""
+        taken: dict[str, str] = {}
+        for side in SIDES:
+            source = (folder / str(row.get(f"audio_{side}") or "")).resolve()
+            inside = source.is_relative_to(folder.resolve())
+            if not inside or source.suffix not in (".flac", ".wav") or not source.is_file():
+                continue
+            target = self.workspace.root / "imported" / safe(pair_id) / f"{side}{source.suffix}"
+            if not target.exists():
+                _copy(source, target)
+            taken[side] = self.workspace.relative(target)
+        return taken
 
     def export_pairs(self, folder: Path) -> Row:
         """Write pairs.jsonl and the audio into a folder that holds no pairs yet."""

@@ -1,0 +1,339 @@
+"""Exports in every form: there and back without loss, same query same bytes, filters, audio."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from conftest import PLAIN, add_pairs, add_song
+from votes_of_all_kinds import Cast, fill
+
+from feedback_app.errors import InvalidError
+from feedback_app.exchange import SUFFIXES
+from feedback_app.services import Services, open_services
+
+PAIRS = 7
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+listened = st.none() | st.fixed_dictionaries(
+    {"first_side": st.sampled_from(["left", "right"]), "left_s": st.floats(0, 1e6)}
+)
+
+
+@st.composite
+def casts(draw: Callable[[Any], Any]) -> list[Cast]:
+    """Votes by three people and a program; nobody votes twice on a pair save for repeats."""
+    wanted = draw(
+        st.lists(
+            st.tuples(st.integers(0, PAIRS - 1), st.sampled_from(["ann", "zoë <b>", "judge"]),
+                      st.booleans()),
+            unique=True, max_size=14,
+        )
+    )  # fmt: skip
+    found = []
+    for pair, annotator, repeat in wanted:
+        choice = draw(st.sampled_from(["a", "b", "tie", "both_bad", "skip"]))
+        strengths = st.sampled_from([None, 1, 2, 3]) if choice in "ab" else st.none()
+        found.append(
+            Cast(
+                pair, annotator, choice, draw(strengths), draw(st.none() | text),
+                draw(st.none() | st.lists(text, max_size=2).map(tuple)), draw(listened),
+                draw(st.booleans()), annotator == "judge", repeat and annotator != "judge",
+            )
+        )  # fmt: skip
+    return found
+
+
+def fresh(folder: Path) -> Services:
+    return open_services(folder, **PLAIN)
+
+
+def exported(services: Services, form: str, folder: Path, **wanted: Any) -> Path:
+    return Path(services.operations.export(form, str(folder), True, **wanted)["path"])
+
+
+def check_returns(votes: list[Cast], seed: int) -> None:
+    """Byte for byte, also those forms that hold less than the record: what they hold returns."""
+    with TemporaryDirectory() as name, closing(fresh(Path(name) / "here")) as here:
+        fill(here, PAIRS, votes, seed)
+        for form in SUFFIXES:
+            written = exported(here, form, Path(name) / "out")
+            with closing(fresh(Path(name) / form)) as there:
+                answer = there.operations.import_votes(str(written))
+                assert answer["rejected"] == []
+                again = exported(there, form, Path(name) / "back")
+                assert again.read_bytes() == written.read_bytes(), form
+                if form == "parquet":  # and one form holds what the others hold
+                    for other in ("csv", "jsonl", "trl", "arena", "imitation"):
+                        twice = exported(there, other, Path(name) / "others")
+                        once = exported(here, other, Path(name) / "out")
+                        assert twice.parent.name == once.parent.name
+
+
+@pytest.mark.long
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],  # shrinking would open thousands of workspaces
+)
+@given(casts(), st.integers(0, 2**16))
+def test_any_votes_come_back_from_another_workspace(votes: list[Cast], seed: int) -> None:
+    check_returns(votes, seed)
+
+
+def test_every_form_comes_back_from_another_workspace() -> None:
+    check_returns(VOTES, 0)
+
+
+VOTES = [
+    Cast(0, "ann", "a", 2, "x, \"y\"\r\nz\u2028", ("good flow",), {"first_side": "right"}, True),
+    Cast(0, "bob", "a", 1), Cast(1, "ann", "b", 3), Cast(1, "bob", "a"), Cast(2, "ann", "tie"),
+    Cast(3, "ann", "both_bad"), Cast(3, "bob", "both_bad"), Cast(4, "ann", "a", 3),
+    Cast(5, "ann", "skip"), Cast(5, "bob", "b", 1), Cast(0, "ann", "b", 1, repeat=True),
+    Cast(6, "judge", "a", simulated=True), Cast(0, "judge", "b", simulated=True),
+]  # fmt: skip
+
+
+@pytest.fixture
+def filled(services: Services) -> Services:
+    fill(services, PAIRS, VOTES)
+    return services
+
+
+def rows(services: Services, **wanted: Any) -> pd.DataFrame:
+    return pd.read_parquet(services.operations.export("parquet", **wanted)["path"])
+
+
+def test_filters_take_what_they_say(filled: Services) -> None:
+    assert len(rows(filled)) == 11
+    assert set(rows(filled, only_simulated=True)["annotator"]) == {"judge"}
+    assert len(rows(filled, include_simulated=True)) == 13
+    assert set(rows(filled, annotators=["bob"])["annotator"]) == {"bob"}
+    assert set(rows(filled, pools=["repeat", "gold"])["pool"]) == {"repeat", "gold"}
+    assert set(rows(filled, splits=["test"])["song_id"]) == {f"{1:016x}"}
+    sides = rows(filled, versions=["policy_v3"])[["policy_a", "policy_b"]]
+    assert len(sides) and (sides == "policy_v3").any(axis=1).all()
+    # p0: a, a (its repeat left out), p1: b, a, p3: both bad twice; p5's can't judge does not count
+    assert set(rows(filled, agreement=0.9)["pair_id"]) == {"p0", "p3"}
+    assert set(rows(filled, agreement=0.5)["pair_id"]) == {"p0", "p1", "p3"}
+    filled.operations.set_weight("bob", 0.0)
+    assert "bob" not in set(rows(filled)["annotator"]) and rows(filled, agreement=0.5).empty
+    for wrong in ({"agreement": 1.5}, {"pools": ["nowhere"]}, {"rounds": [0]}, {"audio": "mp3"}):
+        with pytest.raises(InvalidError):
+            filled.operations.export("csv", **wrong)
+
+
+def test_a_round_ends_where_a_trained_policy_begins(filled: Services) -> None:
+    filled.store.database.execute(
+        "INSERT INTO policies (version, path, parent, status, created_at) VALUES"
+        " ('policy_v2', 'x', 'policy_v1', 'active', '2026-03-01 15:30:00')"
+    )  # after the fourth vote: they are an hour apart from 12:00
+    assert len(rows(filled, rounds=[1])) == 4
+    assert len(rows(filled, rounds=[2])) == 7
+    assert len(rows(filled, rounds=[1, 2])) == 11
+    assert rows(filled, rounds=[3]).empty
+    assert filled.operations.export_choices()["rounds"] == 2
+
+
+def test_the_same_query_gives_the_same_bytes_and_name(filled: Services, tmp_path: Path) -> None:
+    for form in SUFFIXES:
+        first = filled.operations.export(form)
+        again = filled.operations.export(form, str(tmp_path))
+        assert Path(first["folder"]).name == Path(again["folder"]).name
+        for path in Path(first["folder"]).iterdir():
+            assert path.read_bytes() == (Path(again["folder"]) / path.name).read_bytes()
+        zipped = Path(first["folder"]).with_suffix(".zip")
+        with zipfile.ZipFile(zipped) as archive:
+            assert sorted(archive.namelist()) == sorted(
+                p.name for p in Path(first["folder"]).iterdir()
+            )
+            assert {info.date_time[0] for info in archive.infolist()} == {1980}
+
+
+def test_the_table_means_what_the_card_says(filled: Services) -> None:
+    made = filled.operations.export("parquet")
+    table = duckdb.read_parquet(made["path"])
+    card = (Path(made["folder"]) / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\n") and made["sha256"] in card
+    assert all(f"| {name} |" in card for name in table.columns)
+    assert "votes | 11 (a 4, b 3, both_bad 2, skip 1, tie 1)" in card
+    assert "| split `train` | 5 votes, 1 songs |" in card and "All votes are by people" in card
+    one = pd.read_parquet(made["path"]).iloc[0]
+    assert one["first_played"] == "a" and one["b_first"]  # b was left, the right one was played
+    played = [b for s in one["segments_a"] for b in range(s["start_beat"], s["end_beat"])]
+    seconds = sum(one["beat_times"][b - 3] - one["beat_times"][b - 4] for b in played)
+    assert seconds == pytest.approx(one["duration_a"], abs=1e-4)
+    marked = filled.operations.export("csv", include_simulated=True)
+    card = (Path(marked["folder"]) / "README.md").read_text(encoding="utf-8")
+    assert "**2 of these votes are simulated**" in card and "simulated_votes: 2" in card
+
+
+def test_a_preview_shows_the_first_rows(filled: Services) -> None:
+    for form in SUFFIXES:
+        shown = filled.operations.preview_export(form, limit=2)
+        assert shown["votes"] == 11 and len(shown["rows"]) == 2
+        names = [column["name"] for column in shown["columns"]]
+        assert list(shown["rows"][0]) == names
+        json.dumps(shown, allow_nan=False)
+
+
+@pytest.fixture
+def heard(services: Services) -> Iterator[Services]:
+    """Pairs with audio, a vote on each, and an analysed song."""
+    add_song(services), add_pairs(services, 2)
+    lines = "pair_id,annotator,choice\npair0000,ann,a\npair0001,ann,b\n"
+    path = services.workspace.root / "votes.csv"
+    path.write_text(lines)
+    services.operations.import_votes(str(path))
+    np.savez(
+        services.workspace.cache / "0123456789abcdef.npz",
+        times=np.arange(33) * 0.5, bar_phase=np.arange(32) % 4,
+        features=np.random.default_rng(0).normal(size=(32, 121)).astype(np.float32),
+        waveform=np.zeros(400), meta=np.array('{"feature_version": "beat-features-1"}'),
+    )  # fmt: skip
+    yield services
+
+
+def finished(services: Services, run_id: str, wait: Callable[..., Any]) -> dict[str, Any]:
+    view = wait(services, run_id)
+    assert view["state"] == "finished", view["log_tail"]
+    return dict(view["results"])
+
+
+@pytest.fixture
+def wait() -> Callable[[Services, str], dict[str, Any]]:
+    """Look after the runs until this one has ended."""
+
+    def until(services: Services, run_id: str) -> dict[str, Any]:
+        child = services.jobs._children[run_id]
+        child.wait(timeout=60)
+        services.jobs.poll()
+        return dict(services.operations.run_view(run_id))
+
+    return until
+
+
+def test_audio_and_features_come_along_and_return(
+    heard: Services, tmp_path: Path, wait: Callable[..., Any]
+) -> None:
+    """Audio makes the export a run of its own; what it wrote is taken in elsewhere, with sound."""
+    started = heard.operations.export("jsonl", audio="wav", features=True)
+    made = finished(heard, started["run_id"], wait)
+    table = pd.read_json(made["path"], lines=True)
+    folder = Path(made["folder"])
+    assert made["rows"] == 2 and made["missing_files"] == 0
+    for name in ("audio_a", "audio_b", "audio_original"):
+        samples, rate = soundfile.read(folder / table[name][1])
+        assert rate == 8000 and len(samples) > 8000 * 10
+    features = np.load(folder / table["features"][0])
+    assert features["features"].shape == (32, 121) and len(set(features["names"])) == 121
+    sums = (folder / "SHA256SUMS").read_text().splitlines()
+    assert len(sums) == 2 + 6 + 1
+    archive = folder.with_suffix(".zip")
+    with closing(fresh(tmp_path / "there")) as there:
+        assert there.operations.import_votes(str(archive)) == {"accepted": 2, "rejected": []}
+        stored = there.store.edit("pair0001-a")["audio_path"]
+        ours, theirs = folder / table["audio_a"][1], there.workspace.resolve(stored)
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_fragments_have_the_songs_features_on_request(heard: Services) -> None:
+    data = np.load(heard.operations.export("imitation", features=True)["path"])
+    song = np.load(heard.workspace.cache / "0123456789abcdef.npz")["features"]
+    assert data["fragments1_obs"].shape == (2 * 33, 3 + 121)
+    np.testing.assert_array_equal(data["fragments2_obs"][33:65, 3:], song)
+    assert list(data["preferences"]) == [1.0, 0.0]
+    (heard.workspace.cache / "0123456789abcdef.npz").unlink()
+    with pytest.raises(InvalidError, match="no analysis"):
+        heard.operations.export("imitation", features=True)
+
+
+def test_bad_rows_of_full_records_are_told_and_good_ones_go_in(
+    filled: Services, tmp_path: Path
+) -> None:
+    lines = exported(filled, "jsonl", tmp_path).read_text(encoding="utf-8").split("\n")[:-1]
+    good = [json.loads(line) for line in lines]
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"actions_a": [1, 2]}, "one per beat"), ({"actions_b": [11] * 36}, "action id 11"),
+        ({"vote_id": "x"}, "not a UUID"), ({"start_beat": "four"}, "not a int32"),
+        ({"beat_times": [0.0] * 37}, "rise"), ({"created_at": "yesterday"}, "timestamp"),
+        ({"segments_a": [{"start_beat": 0}]}, "segments"), ({"pool": "x"}, "pool 'x'"),
+        ({"source": "simulate"}, "marked as simulated"), ({"listened": [1]}, "listened"),
+        ({"strength": True}, "strength"), ({"annotator": "a" * 61}, "annotator"),
+    ]  # fmt: skip
+    path = tmp_path / "mixed.jsonl"
+    mixed = [good[0] | change for change, _ in wrong] + good
+    path.write_text("\n".join(json.dumps(row) for row in mixed) + "\n", encoding="utf-8")
+    with closing(fresh(tmp_path / "there")) as there:
+        answer = there.operations.import_votes(str(path))
+        assert answer["accepted"] == len(good)
+        assert [row["line"] for row in answer["rejected"]] == list(range(1, len(wrong) + 1))
+        for row, (_, words) in zip(answer["rejected"], wrong, strict=True):
+            assert words in row["reason"], row
+        again = there.operations.import_votes(str(path))
+        assert again["accepted"] == 0 and "here already" in again["rejected"][-1]["reason"]
+        known = filled.operations.import_votes(str(path))
+        assert known["accepted"] == 0 and len(known["rejected"]) == len(mixed)
+
+
+def test_versions_of_another_workspace_keep_apart(filled: Services, tmp_path: Path) -> None:
+    path = exported(filled, "parquet", tmp_path)
+    with closing(fresh(tmp_path / "there")) as there:
+        there.store.database.execute(
+            "INSERT INTO policies (version, path, status, created_at)"
+            " VALUES ('policy_v1', 'x', 'active', now())"
+        )
+        answer = there.operations.import_votes(str(path))
+        assert answer["rejected"] and "'policy_v1' is the name" in answer["rejected"][0]["reason"]
+        rest = there.operations.import_votes(str(path), versions_as="lab/")
+        assert rest["accepted"] == len(answer["rejected"])
+        versions = there.operations.export_choices()["versions"]
+        assert "lab/policy_v1" in versions and "policy_v1" not in versions
+
+
+def test_files_that_are_no_exports_are_refused(services: Services, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.zip").write_bytes(b"PK")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    (tmp_path / "bad.npz").write_bytes(b"PK")
+    pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "other.parquet")
+    buffer = io.BytesIO()
+    np.savez(buffer, votes=np.array([{}], dtype=object), lengths=np.array([1]))
+    (tmp_path / "pickle.npz").write_bytes(buffer.getvalue())
+    for name in ("empty", "bad.zip", "bad.parquet", "bad.npz", "other.parquet", "pickle.npz"):
+        with pytest.raises(InvalidError):
+            services.operations.import_votes(str(tmp_path / name))
+
+
+def test_a_song_known_from_votes_is_added_with_its_file(filled: Services, tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).normal(0, 0.1, 8000)
+    soundfile.write(tmp_path / "take.wav", noise, 8000)
+    import hashlib
+
+    digest = hashlib.sha256((tmp_path / "take.wav").read_bytes()).hexdigest()[:16]
+    row = json.loads(exported(filled, "jsonl", tmp_path).read_text(encoding="utf-8").split("\n")[0])
+    (tmp_path / "one.jsonl").write_text(json.dumps(row | {"song_id": digest}) + "\n")
+    with closing(fresh(tmp_path / "there")) as there:
+        there.operations.import_votes(str(tmp_path / "one.jsonl"))
+        assert there.store.song(digest)["status"] == "failed"
+        there.jobs._build = lambda *_: (["true"], {"songs": [digest]})
+        assert there.operations.add_songs([str(tmp_path / "take.wav")])["added"] == 1
+        song = there.store.song(digest)
+        assert there.workspace.resolve(song["path"]).is_file() and song["title"] == "take.wav"
