@@ -28,6 +28,7 @@ KINDS = {
     "train-policy": "Policy training",
     "evaluate": "Evaluation",
     "simulate": "Simulated votes",
+    "export": "Exporting",
 }
 VERDICTS = {
     "pass": ("good", "better than its parent"),
