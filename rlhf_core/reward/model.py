@@ -113,7 +113,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Block(nn.Module):
     """One pre-norm transformer layer without dropout.
 
-    Shape: x (B, T, D), attend (B, 1, 1, T) True where a beat may be looked at -> (B, T, D).
+    Shape: x (B, T, D), attend (B, 1, 1, T) True where a beat may be looked at, None where all may
+    -> (B, T, D).
     """
 
     def __init__(self, config: RewardModelConfig) -> None:
@@ -129,13 +130,14 @@ class Block(nn.Module):
             nn.Linear(config.ff, config.d_model),
         )
 
-    def forward(self, x: Tensor, attend: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, attend: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
         size, n_beats, width = x.shape
         qkv = self.qkv(self.norm_attention(x)).view(size, n_beats, 3, self.n_heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(
-            rotate(query, cos, sin), rotate(key, cos, sin), value, attn_mask=attend
-        )
+        qkv = qkv.permute(2, 0, 3, 1, 4)
+        # Not in bfloat16 on a CPU: backwards, attention would take six times as long.
+        with torch.autocast("cpu", enabled=False):
+            query, key = rotate(qkv[:2].float(), cos, sin)
+            mixed = F.scaled_dot_product_attention(query, key, qkv[2].float(), attn_mask=attend)
         x = x + self.out(mixed.transpose(1, 2).reshape(size, n_beats, width))
         result: Tensor = x + self.mlp(self.norm_mlp(x))
         return result
@@ -164,7 +166,7 @@ class LearnedRewardModel(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.token = nn.Linear(width, width)
         phi = self.config.embedding
-        self.widths = (4 * width, 3 * BEAT_FEATURES, 3 * LEVELS)  # of the parts of `pool`
+        self.widths = [4 * width, 3 * BEAT_FEATURES, 3 * LEVELS]  # of the parts of `pool`
         self.pooled = nn.Linear(self.widths[0], phi)
         self.moments = nn.Linear(self.widths[1], phi, bias=False)
         self.level = nn.Linear(BEAT_FEATURES, LEVELS)
@@ -200,8 +202,9 @@ class LearnedRewardModel(nn.Module):
         x = x.masked_fill(~mask[..., None], 0.0)
         width = self.config.d_model // self.config.n_heads
         cos, sin = rotary(x.shape[1], width, x.device)
+        attend = None if bool(mask.all()) else mask[:, None, None, :]
         for block in self.blocks:
-            x = block(x, mask[:, None, None, :], cos, sin)
+            x = block(x, attend, cos, sin)
         tokens = F.gelu(self.token(self.norm(x)), approximate="tanh")
         sounds = mask & (action_ids != Action.CUT)
         parts = torch.stack([mask, sounds, mask & ~sounds], dim=1)
@@ -213,7 +216,7 @@ class LearnedRewardModel(nn.Module):
 
     def mix(self, pool: Tensor) -> Tensor:
         """The last layers, from pooled beats to phi. Shape: result of `pool` -> (B, D)."""
-        tokens, own, levels = pool.split(self.widths, dim=1)
+        tokens, own, levels = torch.split(pool, self.widths, dim=1)
         pooled: Tensor = self.pooled(tokens) + self.moments(own) + self.levels(levels)
         # The square terms of a taste ("not too short, not too long") need a bend after pooling.
         refined: Tensor = pooled + self.refine(pooled)

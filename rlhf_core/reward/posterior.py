@@ -124,8 +124,8 @@ class HeadPrior:
         """From tastes' weight vectors (N, D) and the covariance (D, D) of phi(a) - phi(b)."""
         family = tastes.T @ tastes
         isotropic = np.eye(len(pair_covariance))
-        both = (p / np.trace(p @ pair_covariance) for p in (family, isotropic))
-        return cls(*both, directions)
+        wide, plain = (p / np.trace(p @ pair_covariance) for p in (family, isotropic))
+        return cls(wide, plain, directions)
 
     def factor(self, share: float) -> DoubleArray:
         """L (D, R) with L Lᵀ = (1 - share) family + share isotropic."""
