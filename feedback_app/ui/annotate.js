@@ -69,6 +69,7 @@ export class Sitting {
   /** A prepared pair, or {empty}. */
   async obtain() {
     const answer = await nextAssignment(this.taken());
+    if (["waiting", "signed-out"].includes(this.outbox.state)) void this.outbox.flush();
     if (answer.empty) return answer;
     return prepare(answer.assignment, this.transport);
   }
@@ -115,7 +116,7 @@ export class Sitting {
           `Trying again every few seconds. Votes are kept on this device until then.`);
       } else if (error instanceof Unplayable) {
         this.unplayable.add(error.assignmentId);
-        view.notice(`One pair was left out: ${error.message}.`);
+        this.tell(`One pair was left out: ${error.message}. Here comes another.`);
       } else {
         view.phase("trouble", "Something went wrong.", error.message);
       }
@@ -154,7 +155,13 @@ export class Sitting {
         if (pair.empty) again();
         else ahead.ready = pair;
       },
-      again,
+      (error) => {
+        if (!(error instanceof Unplayable)) return again();
+        this.unplayable.add(error.assignmentId); // there is time to get another one quietly
+        if (this.ahead !== ahead) return;
+        this.ahead = null;
+        if (this.current) this.fetchAhead();
+      },
     );
   }
 
@@ -171,6 +178,7 @@ export class Sitting {
     transport.report();
     if (!pair.listening.open && choice !== "skip") {
       view.nudge();
+      transport.knock();
       return;
     }
     const decided = choice === "left" || choice === "right";
@@ -254,14 +262,19 @@ export class Sitting {
     }
     const latest = this.votes[this.votes.length - 1];
     if (answer.hint) {
-      view.notice(answer.hint);
-      setTimeout(() => view.notice(null, false, answer.hint), 12000);
+      this.tell(answer.hint);
     }
     if (latest?.id !== item.id) return;
     view.last(`Saved: ${voteText(item.body)}.`);
     if (answer.reveal && latest.pair) {
       view.reveal(answer.reveal, latest.pair.assignment.original);
     }
+  }
+
+  /** A notice that goes by itself. */
+  tell(text) {
+    this.view.notice(text);
+    setTimeout(() => this.view.notice(null, false, text), 12000);
   }
 
   progress(figures) {
@@ -280,6 +293,7 @@ export class Sitting {
     const votes = count === 1 ? "1 vote is" : `${count} votes are`;
     if (outbox.state === "signed-out") {
       view.notice(`Your session has ended. ${votes} kept on this device and will be sent.`, true);
+      this.interrupted = true;
     } else if (outbox.state === "waiting" && outbox.tries > 1) {
       view.notice(`No connection. ${votes} kept on this device and will be sent.`);
       this.interrupted = true;

@@ -24,11 +24,17 @@ export const KEYS = [
   { group: "Before voting, if you like", keys: ["z"], show: "Z", does: "strength-1", text: "slightly" },
   { group: "Before voting, if you like", keys: ["x"], show: "X", does: "strength-2", text: "clearly" },
   { group: "Before voting, if you like", keys: ["c"], show: "C", does: "strength-3", text: "by far" },
+  ...["4", "5", "6", "7", "8", "9"].map((key, index) => ({
+    group: "Before voting, if you like", keys: [key], show: key, does: `tag-${index}`,
+    text: index ? null : "Tags, in their order" })),
   { group: "Before voting, if you like", keys: ["g"], show: "G", does: "notes",
-    text: "Tags and comment" },
+    text: "A comment; Esc brings you back" },
   { group: "Any time", keys: ["u"], show: "U", does: "undo", text: "Undo the last vote" },
   { group: "Any time", keys: ["?"], show: "?", does: "help", text: "This list" },
 ];
+
+/** How many tags have a key of their own. */
+export const TAG_KEYS = KEYS.filter(({ does }) => does.startsWith("tag-")).map(({ show }) => show);
 
 const BY_KEY = new Map(KEYS.flatMap((entry) => entry.keys.map((key) => [key, entry.does])));
 const SLIDER_KEYS = new Set(["arrowleft", "arrowright", "arrowup", "arrowdown", "home"]);
@@ -38,7 +44,7 @@ export function actionOf(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return null;
   const { target } = event;
   // The number row listens on every layout, also where its plain keys are no digits.
-  const digit = /^(?:Digit|Numpad)([123])$/.exec(event.code);
+  const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code);
   const key = digit && !event.shiftKey ? digit[1] : event.key.toLowerCase();
   if (target.closest("textarea, input:not([type=range]), select, dialog[open]")) return null;
   if (target.matches("input[type=range]") && SLIDER_KEYS.has(key)) return null;
@@ -58,9 +64,11 @@ export function listKeys(host) {
     const title = document.createElement("h3");
     const list = document.createElement("dl");
     title.textContent = name;
-    for (const { show, keys, text } of entries) {
+    for (const { show, keys, text, does } of entries) {
+      if (text === null) continue; // told in the row of the first of its kind
       const term = document.createElement("dt"), meaning = document.createElement("dd");
-      const letters = [show, ...keys.slice(1).map((key) => key.toUpperCase())];
+      const letters = does.startsWith("tag-") ? [`${TAG_KEYS[0]} … ${TAG_KEYS.at(-1)}`]
+        : [show, ...keys.slice(1).map((key) => key.toUpperCase())];
       term.append(...letters.map((letter) => {
         const cap = document.createElement("kbd");
         cap.textContent = letter;

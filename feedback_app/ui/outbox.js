@@ -4,7 +4,7 @@
 
 const PREFIX = "outbox/";
 const OWNER = "account";
-const LONGEST_WAIT = 30_000;
+const LONGEST_WAIT = 10_000; // ms between tries
 
 export class Outbox {
   /** Callbacks: onstored(item, answer), onrefused(item, message), onstate(). */

@@ -2,7 +2,7 @@
 
 import { Sitting } from "./annotate.js";
 import { HeadphoneCheck } from "./headphones.js";
-import { actionOf, listKeys } from "./keys.js";
+import { TAG_KEYS, actionOf, listKeys } from "./keys.js";
 import { getJson } from "./pairs.js";
 import { Tour } from "./tour.js";
 import { Transport } from "./transport.js";
@@ -91,6 +91,7 @@ function actionsOf({ transport, view, sitting, tour, headphones }) {
       view.parts.notes.open = true;
       view.parts.comment.focus();
     },
+    tag: (which) => view.toggleTag(which),
     undo: (_event, id = null) => sitting.undo(id),
     answer: (number) => headphones.answer(number),
     help: () => view.parts.help.showModal(),
@@ -115,6 +116,12 @@ function actionsOf({ transport, view, sitting, tour, headphones }) {
   for (const choice of ["left", "right", "tie", "both_bad", "skip"]) {
     actions[`vote-${choice}`] = () => sitting.vote(choice);
   }
+  TAG_KEYS.forEach((_key, index) => {
+    actions[`tag-${index}`] = () => {
+      view.parts.notes.open = true;
+      actions.tag(index);
+    };
+  });
   for (const value of [1, 2, 3]) {
     actions[`strength-${value}`] = () => sitting.setStrength(sitting.strength === value ? null : value);
   }
@@ -144,9 +151,7 @@ function listen(root, actions) {
       void actions.undo(event, undo);
     }
     if (answer) void actions.answer(Number(answer));
-    if (tag !== undefined) {
-      button.setAttribute("aria-pressed", button.getAttribute("aria-pressed") !== "true");
-    }
+    if (tag !== undefined) actions.tag(button);
     const name = does ?? (side && `listen-${side}`) ?? (vote && `vote-${vote}`)
       ?? (strength && `strength-${strength}`);
     if (name) void actions[name](event);

@@ -215,6 +215,20 @@ export class Transport {
     this.move(now >= start && now < end ? now : start, when);
   }
 
+  /** A soft knock that says "not yet" to closed eyes. */
+  knock() {
+    if (!this.unlocked) return;
+    const { context } = this, now = context.currentTime;
+    const tone = new OscillatorNode(context, { frequency: 150 });
+    const gain = new GainNode(context, { gain: 0 });
+    gain.gain.linearRampToValueAtTime(0.12, now + 0.01);
+    gain.gain.linearRampToValueAtTime(0, now + 0.09);
+    tone.connect(gain).connect(this.master);
+    tone.onended = () => gain.disconnect();
+    tone.start(now);
+    tone.stop(now + 0.1);
+  }
+
   setVolume(volume) {
     this.volume = volume;
     if (this.master) this.master.gain.setTargetAtTime(volume, this.context.currentTime, 0.01);

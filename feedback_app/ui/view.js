@@ -1,5 +1,6 @@
 // What is on the page: finds the parts of player.html and writes into them, text only.
 
+import { TAG_KEYS } from "./keys.js";
 import { showReveal } from "./reveal.js";
 import { SIDES } from "./transport.js";
 import { Waveform } from "./waveform.js";
@@ -74,6 +75,7 @@ export class View {
     this.parts.comment.value = "";
     this.parts.notes.open = false;
     for (const tag of this.parts.tags.children) tag.setAttribute("aria-pressed", "false");
+    this.tellTags();
     this.hintText = null;
     this.strength(null);
   }
@@ -139,14 +141,35 @@ export class View {
   }
 
   tags(names) {
-    this.parts.tags.replaceChildren(...names.map((name) => {
+    this.parts.tags.replaceChildren(...names.map((name, index) => {
       const tag = document.createElement("button");
       tag.type = "button";
       tag.dataset.tag = name;
       tag.setAttribute("aria-pressed", "false");
       tag.textContent = name;
+      if (index < TAG_KEYS.length) {
+        const cap = document.createElement("kbd");
+        cap.textContent = TAG_KEYS[index];
+        tag.append(" ", cap);
+      }
       return tag;
     }));
+    this.tellTags();
+  }
+
+  /** Take a tag or give it back: a button, or the place of one. */
+  toggleTag(tag) {
+    const button = typeof tag === "number" ? this.parts.tags.children[tag] : tag;
+    if (!button) return;
+    const chosen = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", chosen);
+    this.say(`${button.dataset.tag}: ${chosen ? "chosen" : "taken back"}`);
+    this.tellTags();
+  }
+
+  /** The chosen tags stand in the summary too, for when it is closed. */
+  tellTags() {
+    this.parts["notes-text"].textContent = this.chosenTags().join(", ") || "Tags and comment";
   }
 
   chosenTags() {

@@ -121,6 +121,136 @@ def test_a_sitting_through_every_kind_of_outage(
     assert sorted(vote["vote_id"] for vote in stored) == sorted(state(page, "votes"))
 
 
+def text_of(page: Page) -> str:
+    return " ".join(page.inner_text(".studio").split())
+
+
+@pytest.mark.long
+def test_a_minute_without_network(sign_in: Callable[..., Any]) -> None:
+    """A real minute: votes go on while there are pairs, then the page waits, then all is stored."""
+    visit = sign_in()
+    page, context = visit.page, visit.context
+    ready(page)
+    given = [skip(page)]
+    wait(page, "window.__player.prefetched !== null && window.__player.unsent === 0")
+    context.set_offline(True)
+    given += [skip(page)]
+    wait(page, "window.__player.unsent === 1")
+    assert state(page, "playing"), "what was fetched ahead plays"
+    page.wait_for_timeout(10_000)
+    assert "No connection. 1 vote is kept on this device" in text_of(page)
+    given.append(str(state(page, "assignment")))
+    page.keyboard.press("t")
+    page.wait_for_selector(".studio[data-phase=trouble]")
+    page.wait_for_timeout(50_000)
+    assert "No answer from the server" in text_of(page)
+    assert "2 votes are kept on this device" in text_of(page)
+    assert state(page, "unsent") == 2
+    context.set_offline(False)
+    wait(page, "window.__player.unsent === 0 && window.__player.assignment !== null")
+    assert "Connected again. Everything is saved." in text_of(page)
+    stored = server_votes(page)
+    assert sorted(vote["assignment_id"] for vote in stored) == sorted(given)
+    assert sorted(vote["vote_id"] for vote in stored) == sorted(state(page, "votes"))
+    page.keyboard.press("u")
+    wait(page, "window.__player.unsent === 0")
+    assert len(server_votes(page)) == 2 and not visit.problems
+
+
+@pytest.mark.long
+def test_a_minute_without_server_in_which_the_session_ended(
+    sign_in: Callable[..., Any], server: Server
+) -> None:
+    """Killed in the middle, back after a minute, by then signed out; nothing is pressed to help."""
+    visit = sign_in()
+    page, context = visit.page, visit.context
+    ready(page)
+    wait(page, "window.__player.prefetched !== null")
+    server.stop(signal.SIGKILL)
+    given = [skip(page)]
+    page.wait_for_timeout(60_000)
+    assert "1 vote is kept on this device" in text_of(page)
+    context.clear_cookies()
+    given.append(str(state(page, "assignment")))
+    page.keyboard.press("t")
+    server.start()
+    wait(page, "window.__player.delivery === 'signed-out'")
+    assert "Your session has ended. 2 votes are kept on this device" in text_of(page)
+    page.get_by_role("link", name="Sign in again").click()
+    page.fill("input[name=name]", visit.name)
+    page.fill("input[name=password]", PASSWORD)
+    page.press("input[name=password]", "Enter")
+    ready(page)
+    wait(page, "window.__player.unsent === 0")
+    stored = server_votes(page)
+    assert sorted(vote["assignment_id"] for vote in stored) == sorted(given)
+    assert sorted(vote["vote_id"] for vote in stored) == sorted(state(page, "votes"))
+    server.stop(signal.SIGKILL)
+    given.append(skip(page))
+    page.wait_for_timeout(5_000)
+    server.start()
+    wait(page, "window.__player.unsent === 0 && window.__player.assignment !== null")
+    assert sorted(v["assignment_id"] for v in server_votes(page)) == sorted(given)
+    assert not visit.problems
+
+
+def test_tags_strength_and_comment_by_keys(sign_in: Callable[..., Any]) -> None:
+    visit = sign_in()
+    page = visit.page
+    ready(page)
+    page.keyboard.press("5")
+    page.keyboard.press("4")
+    page.keyboard.press("5")
+    chosen = "[data-tag][aria-pressed=true]"
+    assert page.locator(chosen).count() == 1
+    tag = page.locator(chosen).get_attribute("data-tag")
+    assert page.inner_text("[data-id=notes-text]") == tag
+    page.keyboard.press("g")
+    page.keyboard.type("1 2 q t u ? nothing of this is a key here")
+    assert state(page, "votes") == []
+    page.keyboard.press("Escape")
+    before = state(page, "assignment")
+    page.keyboard.press("x")
+    page.keyboard.press("q")
+    assert state(page, "assignment") == before, "too early: a knock, and what is missing"
+    page.keyboard.press("t")
+    wait(page, "window.__player.unsent === 0")
+    vote = server_votes(page)[0]
+    assert (vote["tags"], vote["strength"]) == ([tag], None)
+    assert vote["comment"] == "1 2 q t u ? nothing of this is a key here"
+    assert page.locator(chosen).count() == 0, "the next pair starts afresh"
+    page.keyboard.press("?")
+    sheet = page.inner_text("dialog[open]")
+    assert "Tags, in their order" in sheet and "4 … 9" in sheet
+    assert not visit.problems
+
+
+def test_a_pair_without_its_audio_is_passed_over(sign_in: Callable[..., Any]) -> None:
+    visit = sign_in()
+    page = visit.page
+    ready(page)
+    gone: list[str] = []
+
+    def lose(route: Any) -> None:
+        """The sounds of one assignment are not there; the server's part is tested without."""
+        gone.append(route.request.url)
+        route.fulfill(status=404, json={"error": "this file is not there any more"})
+
+    wait(page, "window.__player.prefetched !== null")
+    ahead = state(page, "prefetched")
+    page.route("**/media/*", lose, times=3)
+    skip(page)
+    assert state(page, "assignment") == ahead, "what was there already is shown"
+    wait(page, "window.__player.prefetched !== null")
+    assert len(gone) == 3, "another one was fetched meanwhile, and nobody had to wait for it"
+    page.unroute("**/media/*")
+    page.route("**/media/*", lose, times=6)
+    page.reload()
+    ready(page)
+    assert "was left out: its audio is not on the server" in text_of(page)
+    assert not visit.problems
+
+
 def test_the_same_pair_waits_on_another_device(
     sign_in: Callable[..., Any], browser: Any, server: Server
 ) -> None:
