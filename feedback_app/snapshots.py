@@ -16,7 +16,6 @@ from feedback_app.store import Store
 from feedback_app.workspace import Workspace
 from rlhf_core.files import sha256_of
 
-
 KEPT_RECORDS = 8
 
 
