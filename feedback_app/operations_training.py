@@ -23,6 +23,7 @@ ASKED_LATELY_S = 30.0
 class TrainingOperations(Base):
     """Pairs, rewards, policies, rounds."""
 
+    _looked_at = -1  # writes to the database when waiting pairs were last looked at
     _asked_at = float("-inf")  # when an annotator last found nothing to hear
 
     def prepare(self) -> Row:
@@ -213,10 +214,14 @@ class TrainingOperations(Base):
 
     def _rank_waiting(self) -> None:
         """Once per reward model and batch of new pairs; what failed is not repeated by itself."""
-        reward = self.store.active_reward_model()
-        if reward is None or self.settings.assign_score == 0:
-            return
+        writes = self.store.database.foreign
+        if writes == self._looked_at or self.settings.assign_score == 0:
+            return  # nothing but votes came since: what waits was ranked or is under way
         if self.jobs.active("rank", "generate", "train-reward"):
+            return
+        self._looked_at = writes
+        reward = self.store.active_reward_model()
+        if reward is None:
             return
         newest = self._newest_unranked(reward)
         latest = self.store.latest_run("rank")
