@@ -17,6 +17,7 @@ from feedback_app.ui.text import esc
 from rlhf_core.errors import CoreError
 
 RESEARCHER = "researcher"
+NO_EVENT = gr.EventData(None, {})
 
 
 class Roles(Protocol):
@@ -56,14 +57,27 @@ class Guard:
         """The handler with the check in front of it."""
 
         def guarded(request: gr.Request, *values: Any) -> Any:
-            self.check(request.username)
-            try:
-                changed = handler(*values)
-            except (AppError, CoreError) as error:
-                gr.Warning(esc(error), title="Not done")
-                return gr.skip()
-            return changed or gr.skip()  # nothing changed: {} would count as missing values
+            return self._answer(request, handler, *values)
 
         guarded.__name__ = handler.__name__
         guarded.__doc__ = handler.__doc__
         return guarded
+
+    def event(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        """The same for components that send data along: the handler gets it before the inputs."""
+
+        def guarded(request: gr.Request, event: gr.EventData = NO_EVENT, *values: Any) -> Any:
+            return self._answer(request, handler, getattr(event, "_data", None), *values)
+
+        guarded.__name__ = handler.__name__
+        guarded.__doc__ = handler.__doc__
+        return guarded
+
+    def _answer(self, request: gr.Request, handler: Callable[..., Any], *values: Any) -> Any:
+        self.check(request.username)
+        try:
+            changed = handler(*values)
+        except (AppError, CoreError) as error:
+            gr.Warning(esc(error), title="Not done")
+            return gr.skip()
+        return changed or gr.skip()  # nothing changed: {} would count as missing values

@@ -13,17 +13,20 @@ from typing import Any
 
 import gradio as gr
 
-from feedback_app.ui import data, library, people, results, text, train
+from feedback_app.ui import data, dry_run, library, people, results, text, train, versions
 from feedback_app.ui.guard import Guard, Loader
 from feedback_app.ui.text import Html
 
 TABS: tuple[tuple[str, str, Callable[[Any, Guard], Loader]], ...] = (
     ("Train", "train", train.build),
+    ("Versions", "versions", versions.build),
+    ("Dry run", "dry-run", dry_run.build),
     ("Library", "library", library.build),
     ("Results", "results", results.build),
     ("People", "people", people.build),
     ("Data", "data", data.build),
 )
+STYLES = ("research.css", "versions.css")
 
 
 def build(operations: Any, settings: Any = None) -> gr.Blocks:
@@ -32,7 +35,8 @@ def build(operations: Any, settings: Any = None) -> gr.Blocks:
     operations: `feedback_app.operations.Operations`, or what answers like it.
     """
     guard = Guard(operations)
-    style = Path(__file__).with_name("research.css").read_text(encoding="utf-8")
+    here = Path(__file__)
+    style = "\n".join(here.with_name(name).read_text(encoding="utf-8") for name in STYLES)
     with gr.Blocks(title="Research · audio editor", fill_width=True) as page:
         # gr.HTML as a carrier: the page brings its own styles, whoever mounts it
         gr.HTML(f"<style>{style}</style>", elem_classes="fa-style")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from feedback_app.ui import charts, text
+from feedback_app.ui import actions, charts, text
 from feedback_app.ui.text import Html, esc
 
 TONES = {
@@ -27,7 +27,9 @@ KINDS = {
     "train-reward": "Reward training",
     "train-policy": "Policy training",
     "evaluate": "Evaluation",
+    "examples": "Rendering examples",
     "simulate": "Simulated votes",
+    "judge": "The judge's own verdict",
     "export": "Exporting",
 }
 VERDICTS = {
@@ -115,7 +117,7 @@ def status(view: Mapping[str, Any] | None) -> Html:
     left = view.get("eta_s")
     rest = f"{text.duration(left)} left" if state == "running" and left is not None else ""
     line = " · ".join(part for part in (str(view.get("message") or ""), rest) if part)
-    error = text.notice(view.get("error"), "bad")
+    error = failure(view.get("error"), view.get("folder"))
     chip = text.chip(state, TONES.get(state, "plain"))
     style = f"width:{100 * share:.1f}%"
     return Html(
@@ -128,13 +130,46 @@ def status(view: Mapping[str, Any] | None) -> Html:
     )
 
 
+def failure(error: object, folder: object) -> Html:
+    """Why a run failed, and where what it left is kept."""
+    if not error:
+        return Html("")
+    first, _, rest = str(error).partition("\n")
+    more = f'<pre class="fa-log">{esc(rest)}</pre>' if rest else ""
+    kept = f"<p>Its folder is kept: <code>{esc(folder)}</code></p>" if folder else ""
+    return Html(f'<div class="fa-notice fa-bad" role="status">{esc(first)}{more}{kept}</div>')
+
+
+def queue(rows: Sequence[Mapping[str, Any]], shown: str | None) -> Html:
+    """Runs that go on or wait, with what follows them; nothing where there is at most one alone."""
+    if len(rows) < 2 and not any(row.get("then") for row in rows):
+        return Html("")
+    lines = []
+    for row in rows:
+        running = row["state"] == "running"
+        then = [kind_name(kind).lower() for kind in row.get("then") or ()]
+        after = f"then {', '.join(then[:4])}{' …' if len(then) > 4 else ''}" if then else ""
+        about = " · ".join(part for part in (str(row.get("why") or ""), after) if part)
+        dry = text.chip(f"{row['dry_run']}: simulated", "warn") if row.get("dry_run") else ""
+        here = "" if row["run_id"] == shown else actions.button("show", row["run_id"], "Show")
+        end = actions.button("cancel", row["run_id"], "Cancel" if running else "Take out")
+        lines.append(
+            f'<li data-run="{esc(row["run_id"])}">'
+            f"{text.chip(row['state'], TONES.get(str(row['state']), 'plain'))}"
+            f"<b>{esc(kind_name(row.get('kind')))}</b>{dry}<span>{esc(about)}</span>"
+            f'<span class="fa-buttons">{here}{end}</span></li>'
+        )
+    return Html(f'<ol class="fa-queue">{"".join(lines)}</ol>')
+
+
 def results(view: Mapping[str, Any]) -> Html:
     """The figures that a finished run ended with."""
     found = view.get("results") or {}
     metrics = {**found, **(found.get("metrics") or {})}
     figures = headline(metrics, reward=view.get("kind") in REWARD_KINDS)
-    if view.get("kind") == "generate" and charts.is_real(found.get("pairs")):
-        figures = {"pairs made": text.number(found["pairs"])}
+    made = {"generate": "pairs made", "examples": "passages rendered by both"}
+    if view.get("kind") in made and charts.is_real(found.get("pairs")):
+        figures = {made[str(view["kind"])]: text.number(found["pairs"])}
     return text.join(text.figures(figures) if figures else "", verdict(metrics), win_chart(metrics))
 
 

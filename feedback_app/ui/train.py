@@ -1,4 +1,4 @@
-"""The Train tab: start reward and policy training, make pairs, watch the run, decide on versions.
+"""The Train tab: start reward and policy training, make pairs, and watch the runs.
 
 A run is a process of its own; this page only looks at its folder through `operations.run_view`,
 once a second. So a reload, a second viewer or a restart of the app changes nothing for it. The
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from feedback_app.ui import runs, text, versions
+from feedback_app.ui import actions, commanding, runs, text
+from feedback_app.ui.commanding import policy_arguments
 from feedback_app.ui.guard import Guard, Loader
 
 AUTO = "the active version"
@@ -40,6 +41,7 @@ class Settings(NamedTuple):
 class Watch(NamedTuple):
     """The components that show the picked run."""
 
+    queue: gr.HTML
     picker: gr.Dropdown
     status: gr.HTML
     cancel: gr.Button
@@ -62,21 +64,19 @@ def build(operations: Any, guard: Guard) -> Loader:
     with gr.Row(equal_height=True, elem_classes="fa-steps"):
         reward_button, include, reward_seed = _reward_card()
         policy_button, rest = _policy_card()
-        pairs_button, round_button, count, versus = _pairs_card()
+        pairs_button, count, versus = _pairs_card()
+    round_button = _round_strip()
     settings = Settings(include, reward_seed, *rest)
+    commanding.panel(guard, settings, (count, versus))
     said = gr.HTML(elem_id="train-message")
     watch = _watch_panel()
-    shown = versions.panel(operations, guard)
 
     def load() -> dict[Any, Any]:
         return (
-            _show(operations, watch, None, "")
-            | shown.load()
-            | _choices(operations, settings, versus)
-            | {said: ""}
+            _show(operations, watch, None, "") | _choices(operations, settings, versus) | {said: ""}
         )
 
-    outputs = [*watch, *shown.outputs, settings.reward_model, versus, said]
+    outputs = [*watch, settings.reward_model, versus, said]
     _wire_starts(
         operations,
         guard,
@@ -86,7 +86,7 @@ def build(operations: Any, guard: Guard) -> Loader:
         (reward_button, policy_button, pairs_button, round_button),
         (count, versus),
     )
-    _wire_watch(operations, guard, settings, watch, said, versus, shown)
+    _wire_watch(operations, guard, settings, watch, said, versus)
     return Loader(guard(load), outputs)
 
 
@@ -131,7 +131,7 @@ def _policy_card() -> tuple[gr.Button, tuple[Any, ...]]:
     return button, (algorithm, steps, learned, dense, reward, votes, device, seed)
 
 
-def _pairs_card() -> tuple[gr.Button, gr.Button, gr.Number, gr.Dropdown]:
+def _pairs_card() -> tuple[gr.Button, gr.Number, gr.Dropdown]:
     with gr.Column(elem_classes="fa-panel", min_width=280):
         gr.HTML(text.heading("3 · Pairs", "New edits for people to compare."))
         with gr.Row():
@@ -146,15 +146,21 @@ def _pairs_card() -> tuple[gr.Button, gr.Button, gr.Number, gr.Dropdown]:
                 min_width=130,
             )
         pairs = gr.Button("Make pairs", variant="primary", elem_id="make-pairs")
-        whole = gr.Button("Run a round", elem_id="run-round")
+    return pairs, count, versus
+
+
+def _round_strip() -> gr.Button:
+    with gr.Row(elem_classes="fa-panel fa-strip"):
         gr.HTML(
-            '<p class="fa-quiet">A round: retrain the reward, then train the policy with the '
-            "settings here. Promoting stays yours.</p>"
+            '<p class="fa-quiet"><b>A round:</b> retrain the reward, train the policy on it with '
+            "the settings above, judge it on unseen songs and render examples. Promoting stays "
+            "yours.</p>"
         )
-    return pairs, whole, count, versus
+        return gr.Button("Run a round", elem_id="run-round", scale=0, min_width=180)
 
 
 def _watch_panel() -> Watch:
+    queue = actions.panel("run-queue")
     with gr.Column(elem_classes="fa-panel fa-watch"):
         with gr.Row(elem_classes="fa-row"):
             picker = gr.Dropdown([], label="Run", elem_id="run-picker", scale=4)
@@ -164,41 +170,54 @@ def _watch_panel() -> Watch:
             resume = gr.Button("Resume", elem_id="resume-run", scale=1, interactive=False)
         status = gr.HTML(runs.status(None), elem_id="run-status")
         curves = gr.HTML(elem_id="run-curves")
-        with gr.Accordion("Command and log", open=False, elem_id="run-details"):
-            command = gr.Code(
-                language="shell",
-                label="The command of this run",
-                interactive=False,
-                wrap_lines=True,
-                lines=1,
-                elem_id="run-command",
-                buttons=["copy"],
-            )
+        command = gr.Code(
+            language="shell",
+            label="The command of this run",
+            interactive=False,
+            wrap_lines=True,
+            lines=1,
+            max_lines=4,
+            elem_id="run-command",
+            buttons=["copy"],
+        )
+        with gr.Accordion("Log", open=False, elem_id="run-details"):
             log = gr.HTML(elem_id="run-log")
         seen = gr.State("")
-    return Watch(picker, status, cancel, resume, command, curves, log, seen)
+    return Watch(queue, picker, status, cancel, resume, command, curves, log, seen)
 
 
-def _show(operations: Any, watch: Watch, run_id: str | None, seen: str) -> dict[Any, Any]:
-    """What the page shows of a run (None: the newest), or {} where nothing has changed."""
+def _show(
+    operations: Any, watch: Watch, run_id: str | None, seen: str, *, polled: bool = False
+) -> dict[Any, Any]:
+    """What the page shows of a run (None: the newest), or {} where nothing has changed.
+
+    polled: somebody may pick another run while this is on its way, so the pick is left alone.
+    """
     listed = operations.list_runs(RUNS)
     known = [run["run_id"] for run in listed]
     going = [run["run_id"] for run in listed if run["state"] == "running"]
     picked = run_id if run_id in known else next(iter([*going, *known]), None)
     view = operations.run_view(picked) if picked else None
-    mark = json.dumps([listed, view], sort_keys=True, default=str)
+    waiting = operations.queue()
+    mark = json.dumps([listed, view, waiting], sort_keys=True, default=str)
     digest = f"{hash(mark):x}"
     if digest == seen:
         return {}
     state = view["state"] if view else ""
+    choices = [(runs.run_label(run), run["run_id"]) for run in listed]
+    keep = polled and picked == run_id
     return {
-        watch.picker: gr.Dropdown(
-            choices=[(runs.run_label(run), run["run_id"]) for run in listed], value=picked
-        ),
+        watch.queue: runs.queue(waiting, picked),
+        watch.picker: gr.Dropdown(choices=choices)
+        if keep
+        else gr.Dropdown(choices=choices, value=picked),
         watch.status: runs.status(view),
-        watch.cancel: gr.Button(interactive=state in ("queued", "running")),
+        watch.cancel: gr.Button(
+            "Take out of the queue" if state == "queued" else "Cancel",
+            interactive=state in ("queued", "running"),
+        ),
         watch.resume: gr.Button(interactive=state in ("failed", "cancelled")),
-        watch.command: view["command"] if view else "",
+        watch.command: (view["command"] or "# decided when its turn comes") if view else "",
         watch.curves: runs.curves(view.get("metrics") or []) if view else "",
         watch.log: runs.log(view.get("log_tail")) if view else "",
         watch.seen: digest,
@@ -211,29 +230,6 @@ def _choices(operations: Any, settings: Settings, versus: gr.Dropdown) -> dict[A
     return {
         settings.reward_model: gr.Dropdown(choices=[(AUTO, ""), *rewards]),
         versus: gr.Dropdown(choices=[("nothing", ""), *policies]),
-    }
-
-
-def policy_arguments(
-    algorithm: str,
-    total_steps: float,
-    learned_weight: float,
-    dense_weight: float,
-    reward_model: str | None,
-    on_votes: bool,
-    device: str,
-    seed: float,
-) -> dict[str, Any]:
-    """The arguments of `operations.train_policy` from the values of the inputs."""
-    return {
-        "algorithm": algorithm,
-        "total_steps": int(total_steps or 0),
-        "learned_weight": float(learned_weight),
-        "dense_weight": float(dense_weight),
-        "device": (device or "cpu").strip(),
-        "seed": int(seed or 0),
-        "reward_model": reward_model or None,
-        "on_votes": bool(on_votes),
     }
 
 
@@ -251,8 +247,12 @@ def _wire_starts(
     policy_inputs = list(settings[2:])
 
     def started(answer: dict[str, Any], words: str) -> dict[Any, Any]:
-        shown = _show(operations, watch, _first_run(answer), "")
-        return shown | {said: text.notice(words, "good")}
+        run_id = _first_run(answer)
+        view = operations.run_view(run_id)
+        queued = view["state"] == "queued"
+        told = f"Queued, {view.get('message') or 'it will start in its turn'}." if queued else words
+        shown = _show(operations, watch, run_id, "")
+        return shown | {said: text.notice(told, "info" if queued else "good")}
 
     def reward(include: bool, seed: float | None) -> dict[Any, Any]:
         answer = operations.retrain_reward(include_simulated=bool(include), seed=int(seed or 0))
@@ -309,7 +309,6 @@ def _wire_watch(
     watch: Watch,
     said: gr.HTML,
     versus: gr.Dropdown,
-    shown: versions.Versions,
 ) -> None:
     """Looking on once a second, picking a run, cancel and resume."""
     timer = gr.Timer(1)
@@ -322,36 +321,53 @@ def _wire_watch(
             over.remove(run_id)
         elif followed:
             run_id, seen = followed, ""
-        changed = _show(operations, watch, run_id, seen)
+        changed = _show(operations, watch, run_id, seen, polled=not followed)
         done = ",".join(over)
         if done != ended:
-            changed |= {before: done} | shown.load() | _choices(operations, settings, versus)
+            changed |= {before: done} | _choices(operations, settings, versus)
         return changed
 
     def pick(run_id: str | None) -> dict[Any, Any]:
         return _show(operations, watch, run_id, "")
 
     def cancel(run_id: str | None) -> dict[Any, Any]:
-        if run_id:
-            operations.cancel_run(run_id)
-        return _show(operations, watch, run_id, "") | {
-            said: text.notice("Cancelling: the run keeps what it has learned so far.", "info")
-        }
+        return end(run_id, run_id) if run_id else {}
+
+    def end(run_id: str, shown: str | None) -> dict[Any, Any]:
+        queued = operations.run_view(run_id)["state"] == "queued"
+        operations.cancel_run(run_id)
+        words = (
+            f"{run_id} is taken out of the queue."
+            if queued
+            else f"Cancelling {run_id}: it saves what it has learned so far and can be resumed."
+        )
+        return _show(operations, watch, shown, "") | {said: text.notice(words, "info")}
+
+    def act(data: Any, shown: str | None) -> dict[Any, Any]:
+        what, run_id = actions.asked(data)
+        if what == "show":
+            return _show(operations, watch, run_id, "")
+        return end(run_id, shown) if what == "cancel" else {}
 
     def resume(run_id: str | None) -> dict[Any, Any]:
         answer = operations.resume_run(run_id) if run_id else {}
         again = _first_run(answer) if isinstance(answer, dict) else None
         return _show(operations, watch, again or run_id, "") | {
-            said: text.notice("The run goes on from its last checkpoint.", "good")
+            said: text.notice(
+                "Started again: a policy's training goes on from its last checkpoint, others "
+                "begin anew.",
+                "good",
+            )
         }
 
     timer.tick(
         guard(poll),
         [watch.picker, watch.seen, before],
-        [*watch, before, *shown.outputs, settings.reward_model, versus],
+        [*watch, before, settings.reward_model, versus],
         queue=False,
         show_progress="hidden",
     )
     watch.picker.input(guard(pick), [watch.picker], [*watch], show_progress="hidden")
+    watch.queue.submit(guard.event(act), [watch.picker], [*watch, said], show_progress="hidden")
     watch.cancel.click(guard(cancel), [watch.picker], [*watch, said], show_progress="hidden")
     watch.resume.click(guard(resume), [watch.picker], [*watch, said], show_progress="hidden")

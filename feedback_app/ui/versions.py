@@ -1,17 +1,20 @@
-"""Versions of the policy and of the reward model as cards, and the buttons that decide on them.
+"""The Versions tab: every policy and reward model as a card, with what it came from, how it was
+judged, how it sounds, and the buttons that decide on it.
 
-`panel` is the lower half of the Train tab.
+Cards are HTML with buttons (`actions`); what is irreversible, or unlike what a version was made
+for, asks first. The server has the last word: a handler only repeats what the operation says.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 
-from feedback_app.ui import charts, runs, text
-from feedback_app.ui.guard import Guard
+from feedback_app.ui import actions, charts, comparing, runs, text
+from feedback_app.ui.guard import Guard, Loader
 from feedback_app.ui.text import Html, esc
 
 TONES = {
@@ -21,87 +24,144 @@ TONES = {
     "rejected": "bad",
     "retired": "plain",
 }
+WATCH_S = 3
+SETTING_NAMES = {
+    "algorithm": "algorithm",
+    "total_steps": "steps",
+    "learned_weight": "learned weight",
+    "dense_weight": "dense weight",
+    "device": "device",
+    "on_votes": "on the votes themselves",
+    "include_simulated": "with simulated votes",
+}
+DONE = {
+    "promote": "is active now",
+    "promote-simulated": "is active now, although it learned from simulated votes",
+    "reject": "is rejected",
+}
 
 
-class Versions(NamedTuple):
-    """The components of the panel and what fills them."""
-
-    load: Callable[[], dict[Any, Any]]
-    outputs: list[Any]
-
-
-def _details(row: Mapping[str, Any]) -> Html:
-    """Everything else that the version knows about itself, folded."""
-    metrics = row.get("metrics") or {}
-    rest: dict[str, object] = {
-        text.label(key): text.number(value, 3) if charts.is_real(value) else value
-        for key, value in metrics.items()
-        if isinstance(value, (int, float, str)) and not key.endswith(("_low", "_high"))
+def lineage(row: Mapping[str, Any]) -> Html:
+    """What a version came from, line by line."""
+    settings = {
+        SETTING_NAMES.get(name, name): value
+        for name, value in (row.get("settings") or {}).items()
+        if value not in (None, False)
     }
-    lineage = {
-        "Made by run": row.get("run_id"),
-        "Snapshot": row.get("snapshot"),
-        "Checkpoint": row.get("path"),
-    }
-    rest |= {name: value for name, value in lineage.items() if value}
-    inside = text.join(
-        runs.win_chart(metrics), accuracy_chart(metrics), text.facts(rest) if rest else ""
+    told = ", ".join(
+        f"{name} {text.number(value) if charts.is_real(value) else value}"
+        if value is not True
+        else name
+        for name, value in settings.items()
     )
-    if not inside:
+    lines: dict[str, object] = {}
+    if "algorithm" in row:
+        lines["Parent"] = row.get("parent") or "none: the first policy"
+        lines["Reward model"] = row.get("reward_model") or text.DASH
+    else:
+        lines["Votes"] = text.number(row.get("n_votes"))
+    rest = {
+        "Snapshot": short_hash(row.get("snapshot")),
+        "Settings": told,
+        "Seed": None if row.get("seed") is None else str(row["seed"]),
+        "Code": row.get("code_version"),
+        "Run": row.get("run_id"),
+    }
+    lines |= {name: value for name, value in rest.items() if value}
+    return text.facts(lines | {"Created": text.when(row.get("created_at"))})
+
+
+def short_hash(value: object) -> Html:
+    """The first twelve digits of a hash; the whole of it when pointed at."""
+    if not value:
         return Html("")
-    return Html(f"<details><summary>Lineage and figures</summary>{inside}</details>")
+    return Html(f'<code class="fa-hash" title="{esc(value)}">{esc(str(value)[:12])}</code>')
+
+
+def _buttons(row: Mapping[str, Any]) -> Html:
+    """What can be done with a version now."""
+    version, status = row["version"], row.get("status")
+    active = "it is active" if status == "active" else ""
+    dry = f"it belongs to {row['dry_run']}: remove that as a whole" if row.get("dry_run") else ""
+    promote = "promote-ask" if row.get("simulated") else "promote"
+    label = "Promote …" if row.get("simulated") else "Promote"
+    main = "plain" if row.get("simulated") else "main"
+    parts = [
+        actions.button(promote, version, label, kind=main, why=active),
+        actions.button("reject", version, "Reject", why=active or _already(status)),
+        actions.button("delete-ask", version, "Delete …", why=active or dry),
+    ]
+    if row.get("parent"):
+        parts.append(actions.button("compare", version, "Compare with parent"))
+    return Html(f'<div class="fa-buttons">{"".join(parts)}</div>')
+
+
+def _already(status: object) -> str:
+    return "it is rejected already" if status == "rejected" else ""
 
 
 def _card(
-    row: Mapping[str, Any],
-    chips: Sequence[str],
-    lines: Mapping[str, object],
-    figures: Mapping[str, object],
+    row: Mapping[str, Any], chips: Sequence[str], figures: Mapping[str, object], more: Html
 ) -> Html:
     metrics = row.get("metrics") or {}
     status = str(row.get("status", ""))
+    marks = list(chips)
+    if row.get("simulated"):
+        marks.append(text.chip("simulated votes", "warn"))
+    if row.get("dry_run"):
+        marks.append(text.chip(row["dry_run"], "warn"))
     return Html(
         f'<article class="fa-card fa-is-{esc(status)}" data-version="{esc(row["version"])}">'
         f"<header><h3>{esc(row['version'])}</h3>{text.chip(status, TONES.get(status, 'plain'))}"
-        f"{''.join(chips)}</header>{text.facts(lines)}"
-        f"{text.figures(figures) if figures else ''}"
-        f"{runs.verdict(metrics)}{_details(row)}</article>"
+        f"{''.join(marks)}</header>"
+        f"{text.figures(figures) if figures else ''}{runs.verdict(metrics)}{more}"
+        f"<details><summary>Where it came from</summary>{lineage(row)}</details>"
+        f"{_buttons(row)}</article>"
     )
 
 
-def policy_card(row: Mapping[str, Any]) -> Html:
-    """One policy version."""
+def policy_card(row: Mapping[str, Any], examples: Mapping[str, Any] | None = None) -> Html:
+    """One policy version; examples as `operations.examples_of` gives them."""
     chips = [text.chip(row["algorithm"])] if row.get("algorithm") else []
     metrics = row.get("metrics") or {}
-    if metrics.get("simulated"):
-        chips.append(text.chip("dry run", "warn"))
-    lines = {
-        "Parent": row.get("parent") or "none: the first policy",
-        "Reward model": row.get("reward_model") or text.DASH,
-        "Created": text.when(row.get("created_at")),
-    }
-    return _card(row, chips, lines, runs.headline(metrics, reward=False))
+    chart = runs.win_chart(metrics)
+    more = Html(f"<details><summary>Against baselines</summary>{chart}</details>") if chart else ""
+    return _card(
+        row,
+        chips,
+        runs.headline(metrics, reward=False),
+        text.join(judged_on(metrics), comparing.card_examples(row, examples), more),
+    )
+
+
+def judged_on(metrics: Mapping[str, Any]) -> Html:
+    """On how many unseen songs the win rate was measured."""
+    if not metrics.get("evaluated_on"):
+        return Html("")
+    songs, what = metrics.get("songs"), str(metrics["evaluated_on"])
+    many = f"{songs} {what[:-1] if songs == 1 else what}" if isinstance(songs, int) else what
+    return Html(f'<p class="fa-quiet">Judged on {esc(many)}.</p>')
 
 
 def reward_card(row: Mapping[str, Any]) -> Html:
     """One reward model version."""
-    chips = [text.chip("synthetic votes", "warn")] if row.get("synthetic") else []
     metrics = row.get("metrics") or {}
-    lines: dict[str, object] = {
-        "Votes": text.number(row.get("n_votes")),
-        "Created": text.when(row.get("created_at")),
-    }
+    chips = []
+    if row.get("synthetic") and not row.get("simulated"):
+        chips.append(text.chip("synthetic edits, no votes"))
+    lines: dict[str, object] = {}
     if charts.is_real(metrics.get("ceiling")):
-        asked = metrics.get("ceiling_from") == "agreement"
-        whose = "how often two people agree" if asked else "people's own repeats"
-        lines["Ceiling"] = f"{text.percent(metrics['ceiling'])}, by {whose}"
+        lines["Ceiling"] = f"{text.percent(metrics['ceiling'])}, by people's own repeats"
     if metrics.get("evaluated_on"):
         lines["Judged on"] = metrics["evaluated_on"]
     if best := best_baseline(metrics):
         lines["Best baseline"] = f"{best[0]}, {best[1]}"
         if charts.is_real(metrics.get("accuracy")) and metrics["accuracy"] <= best[2]:
             chips.append(text.chip("not better than a baseline", "warn"))
-    return _card(row, chips, lines, runs.headline(metrics, reward=True))
+    chart = accuracy_chart(metrics)
+    drawn = Html(f"<details><summary>Against baselines</summary>{chart}</details>") if chart else ""
+    more = text.join(text.facts(lines) if lines else "", drawn)
+    return _card(row, chips, runs.headline(metrics, reward=True), more)
 
 
 def best_baseline(metrics: Mapping[str, Any]) -> tuple[str, str, float] | None:
@@ -145,62 +205,110 @@ def accuracy_chart(metrics: Mapping[str, Any]) -> Html:
 
 
 def cards(rows: Sequence[Mapping[str, Any]], card: Callable[[Mapping[str, Any]], Html]) -> Html:
-    """Cards, newest first."""
+    """Cards: the active one first, then by age, newest first; rejected ones last."""
     if not rows:
         return text.empty("No version yet.")
-    ordered = sorted(rows, key=lambda row: str(row.get("created_at") or ""), reverse=True)
-    return Html(f'<div class="fa-cards">{"".join(card(row) for row in ordered)}</div>')
+    newest = sorted(rows, key=lambda row: str(row.get("created_at") or ""), reverse=True)
+    places = {"active": 0, "rejected": 2}
+    ordered = sorted(newest, key=lambda row: places.get(str(row.get("status")), 1))
+    return Html(f'<div class="fa-cards fa-versions">{"".join(card(row) for row in ordered)}</div>')
 
 
-def panel(operations: Any, guard: Guard) -> Versions:
-    """Build the cards and their buttons at the place where it is called."""
-    gr.HTML(
-        text.heading(
-            "Versions",
-            "A trained policy is proposed, not installed: promote it when its figures, and your "
-            "ears, say that it is better.",
-        )
-    )
+def build(operations: Any, guard: Guard) -> Loader:
+    """Build the tab where it is called."""
     with gr.Row(elem_classes="fa-row"):
-        choice = gr.Dropdown([], label="Policy version", elem_id="promote-version", scale=2)
-        promote = gr.Button("Promote", variant="primary", elem_id="promote", scale=1)
-        reject = gr.Button("Reject", elem_id="reject", scale=1)
-        back = gr.Button("Roll back", elem_id="roll-back", scale=1)
+        gr.HTML(
+            text.heading(
+                "Versions",
+                "A trained policy is proposed, not installed: promote it when its figures, and "
+                "your ears, say that it is better.",
+            )
+        )
+        back = gr.Button("Roll back to the parent", elem_id="roll-back", scale=0, min_width=260)
     said = gr.HTML(elem_id="version-message")
-    policies = gr.HTML(elem_id="policy-versions")
-    gr.HTML(text.heading("Reward models", "Accuracy is on votes about songs that were held out."))
-    rewards = gr.HTML(elem_id="reward-versions")
-    outputs = [choice, policies, rewards, said]
+    asking = actions.panel("version-question")
+    policies = actions.panel("policy-versions")
+    gr.HTML(text.heading("Reward models", "Accuracy is on votes about songs that were left out."))
+    rewards = actions.panel("reward-versions")
+    compared = comparing.panel(operations, guard)
+    seen = gr.State("")
 
-    def load() -> dict[Any, Any]:
-        found = operations.list_policies()
-        names = [row["version"] for row in found]
-        proposed = [row["version"] for row in found if row.get("status") == "proposed"]
-        active = [row["version"] for row in found if row.get("status") == "active"]
-        value = (proposed or active or names or [None])[-1]
+    def shown() -> dict[Any, Any]:
+        found, models = operations.list_policies(), operations.list_reward_models()
+        mark = digest(found, models)
+        heard = {row["version"]: operations.examples_of(row) for row in found}
         return {
-            choice: gr.Dropdown(choices=names, value=value),
-            policies: cards(found, policy_card),
-            rewards: cards(operations.list_reward_models(), reward_card),
+            policies: cards(found, lambda row: policy_card(row, heard[row["version"]])),
+            rewards: cards(models, reward_card),
+            seen: mark,
+            **compared.choices(found, models),
         }
 
-    def decide(action: Callable[[str], Any], words: str) -> Callable[[str | None], dict[Any, Any]]:
-        def handler(version: str | None) -> dict[Any, Any]:
-            if not version:
-                return {said: text.notice("Choose a policy version first.", "warn")}
-            action(version)
-            return load() | {said: text.notice(f"{version} {words}.", "good")}
+    def load() -> dict[Any, Any]:
+        return shown() | {said: "", asking: ""}
 
-        return handler
+    def act(data: Any) -> dict[Any, Any]:
+        what, version = actions.asked(data)
+        if what == "compare":
+            return compared.with_parent(version) | {said: "", asking: ""}
+        return decide(operations, what, version, said, asking, shown)
 
     def roll_back() -> dict[Any, Any]:
-        operations.roll_back()
-        active = [r["version"] for r in operations.list_policies() if r.get("status") == "active"]
-        now = active[-1] if active else "nothing"
-        return load() | {said: text.notice(f"Rolled back: {now} is active again.", "good")}
+        active = operations.roll_back()["version"]
+        words = f"Rolled back: {active} is active again."
+        return shown() | {said: text.notice(words, "good"), asking: ""}
 
-    taken = decide(operations.promote, "is active: new pairs come from it")
-    promote.click(guard(taken), [choice], outputs)
-    reject.click(guard(decide(operations.reject, "is rejected")), [choice], outputs)
-    back.click(guard(roll_back), None, outputs)
-    return Versions(load, outputs[:3])
+    def watch(before: str) -> dict[Any, Any]:
+        now = digest(operations.list_policies(), operations.list_reward_models())
+        return {} if now == before else shown()
+
+    outputs = [policies, rewards, seen, said, asking, *compared.outputs]
+    for part in (policies, rewards, asking):
+        part.submit(guard.event(act), None, outputs, show_progress="hidden")
+    back.click(guard(roll_back), None, outputs, show_progress="hidden")
+    timer = gr.Timer(WATCH_S)
+    timer.tick(guard(watch), [seen], outputs, queue=False, show_progress="hidden")
+    return Loader(guard(load), outputs)
+
+
+def digest(*rows: Any) -> str:
+    """Changes with anything about the versions."""
+    return f"{hash(json.dumps(rows, sort_keys=True, default=str)):x}"
+
+
+def decide(
+    operations: Any,
+    what: str,
+    version: str,
+    said: gr.HTML,
+    asking: gr.HTML,
+    shown: Callable[[], dict[Any, Any]],
+) -> dict[Any, Any]:
+    """Do what a card's button says, or ask first."""
+    if what == "promote-ask":
+        question = (
+            f"{version} learned from simulated votes: a program's taste, nobody's. New pairs for "
+            "people would come from it, or trainings learn from it. Make it active all the same?"
+        )
+        sure = actions.confirm(question, "promote-simulated", version, "Yes, although simulated")
+        return {asking: sure, said: ""}
+    if what == "delete-ask":
+        told = operations.delete_version(version)
+        size = f"{told['files']} files, {told['bytes'] / 1e6:.1f} MB"
+        question = (
+            f"Delete {version} for good, with its checkpoints and rendered examples ({size})? "
+            "The record of its run stays; its name is not given again."
+        )
+        return {asking: actions.confirm(question, "delete", version, f"Delete {version}"), said: ""}
+    if what == "dismiss":
+        return {asking: "", said: ""}
+    if what == "delete":
+        operations.delete_version(version, confirmed=True)
+        return shown() | {asking: "", said: text.notice(f"{version} is deleted.", "good")}
+    if what not in DONE:
+        return {}
+    if what == "reject":
+        operations.reject(version)
+    else:
+        operations.promote(version, simulated=what == "promote-simulated")
+    return shown() | {asking: "", said: text.notice(f"{version} {DONE[what]}.", "good")}

@@ -12,6 +12,7 @@ from feedback_app.errors import InvalidError, NotFoundError
 from rlhf_core.editing.actions import ACTION_NAMES
 from rlhf_core.editing.edl import build_edl
 from rlhf_core.types import BeatGrid, Passage
+from tests.app.fake_versions import FakeVersions
 
 NASTY = "<script>alert(1)</script>\" ${alert(2)} {{x}} Øyá's"
 
@@ -55,10 +56,11 @@ def policy_rows() -> list[dict[str, Any]]:
     return [policy_row(i) for i in range(40)]
 
 
-class FakeOperations:
+class FakeOperations(FakeVersions):
     """Records every call that changes something in `calls`."""
 
     def __init__(self, exports: Path) -> None:
+        super().__init__()
         self.exports = exports
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.people: dict[str, dict[str, Any]] = {
@@ -241,7 +243,10 @@ class FakeOperations:
         row["status"] = status
         return {"version": version}
 
-    def promote(self, version: str) -> dict[str, str]:
+    def promote(self, version: str, simulated: bool = False) -> dict[str, str]:
+        row = next((row for row in self.policies if row["version"] == version), {})
+        if row.get("simulated") and not simulated:
+            raise InvalidError(f"{version} learned from simulated votes")
         for row in self.policies:
             if row["status"] == "active":
                 row["status"] = "retired"

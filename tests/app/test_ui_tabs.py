@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from feedback_app.ui import data, library, people, research, results, runs, train, versions
+from feedback_app.ui import data, library, people, research, results, runs, train
 from tests.app.fake_operations import NASTY, FakeOperations
 
 
@@ -95,18 +95,6 @@ def test_polling_changes_nothing_while_nothing_changes(
     assert any("something new" in str(value) for value in changed.values())
 
 
-def test_promote_reject_and_roll_back(page: Page, operations: FakeOperations) -> None:
-    shown = page.fire("promote", "click", "policy_v3")
-    assert "policy_v3 is active" in shown["version-message"]
-    assert operations.policies[2]["status"] == "active"
-    assert operations.policies[1]["status"] == "retired"
-    shown = page.fire("roll-back", "click")
-    assert "policy_v1 is active again" in shown["version-message"]
-    page.fire("reject", "click", "policy_v2")
-    assert operations.policies[1]["status"] == "rejected"
-    assert "Choose" in page.fire("promote", "click", None)["version-message"]
-
-
 def test_songs_are_added_split_and_corrected(
     page: Page, operations: FakeOperations, tmp_path: Path
 ) -> None:
@@ -144,7 +132,7 @@ def test_export_links_to_the_file_and_import_reports_bad_rows(page: Page, tmp_pa
 
 
 def test_nothing_typed_reaches_the_page_as_markup(page: Page) -> None:
-    for name in ("train", "library", "results", "people", "data"):
+    for name in ("train", "versions", "dry-run", "library", "results", "people", "data"):
         for value in page.open(name).values():
             if isinstance(value, str):
                 assert "<script" not in value and "${" not in value and "{{" not in value
@@ -206,24 +194,6 @@ def test_a_failed_run_says_why(operations: FakeOperations) -> None:
     view = operations.run_view("r1") | {"state": "failed", "error": f"no votes {NASTY}"}
     html = runs.status(view)
     assert "no votes &lt;script&gt;" in html and 'data-state="failed"' in html
-
-
-def test_cards_show_intervals_verdict_and_what_is_synthetic(operations: FakeOperations) -> None:
-    card = versions.policy_card(operations.policies[1])
-    assert (
-        "71 % (60–80)" in card
-        and "Verdict: better than its parent" in card
-        and "better on unseen songs" in card
-    )
-    doubtful = versions.policy_card(operations.policies[2])
-    assert "56 % (44–67)" in doubtful and "Verdict: doubtful" in doubtful
-    good = operations.list_reward_models()[1]
-    assert "length, 55 % (45–64)" in versions.reward_card(good)
-    poor = good | {"metrics": good["metrics"] | {"accuracy": 0.5}}
-    assert "not better than a baseline" not in versions.reward_card(good)
-    assert "not better than a baseline" in versions.reward_card(poor)
-    bootstrap = versions.reward_card(operations.list_reward_models()[0])
-    assert "synthetic votes" in bootstrap
 
 
 def test_empty_workspaces_say_what_to_do() -> None:

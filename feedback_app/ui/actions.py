@@ -1,0 +1,53 @@
+"""Buttons inside HTML: a click becomes an event that says what is to be done and about what.
+
+Cards and lists are one `gr.HTML` each, so their buttons cannot be Gradio's. `panel` makes the
+component; its `submit` event carries {"act", "of"} of the button, for a handler that was wrapped by
+`Guard.event`. The browser may send anything: a handler looks `act` up in what it knows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from feedback_app.ui.text import Html, esc
+
+CLICKS = """
+element.addEventListener("click", event => {
+  const button = event.target.closest("button[data-act]");
+  if (button && element.contains(button)) {
+    trigger("submit", {act: button.dataset.act, of: button.dataset.of});
+  }
+});
+"""
+
+
+def panel(elem_id: str) -> gr.HTML:
+    """HTML whose buttons (`button`) send what they are about."""
+    return gr.HTML(elem_id=elem_id, js_on_load=CLICKS)
+
+
+def button(act: str, of: object, label: str, *, kind: str = "plain", why: str = "") -> Html:
+    """A button. kind: plain, main or stop. why: it is off, and this is why (shown on hover)."""
+    off = f' disabled title="{esc(why)}"' if why else ""
+    return Html(
+        f'<button type="button" class="fa-button fa-button-{esc(kind)}" data-act="{esc(act)}" '
+        f'data-of="{esc(of)}"{off}>{esc(label)}</button>'
+    )
+
+
+def asked(data: Any) -> tuple[str, str]:
+    """(act, of) of an event, as text; empty where something else was sent."""
+    if not isinstance(data, dict):
+        return "", ""
+    return str(data.get("act") or ""), str(data.get("of") or "")
+
+
+def confirm(question: object, act: str, of: object, yes: str) -> Html:
+    """A question with the button that does it and one that does not."""
+    return Html(
+        f'<div class="fa-notice fa-warn fa-confirm" role="alertdialog"><p>{esc(question)}</p>'
+        f'<div class="fa-buttons">{button(act, of, yes, kind="stop")}'
+        f"{button('dismiss', of, 'No, leave it')}</div></div>"
+    )
