@@ -26,6 +26,15 @@ def bias(count: int, total: int) -> dict[str, Any] | None:
     return None if found is None else found | {"p": binomial_p(count, total)}
 
 
+def chance(p: float) -> str:
+    """A p-value for reading.
+
+    >>> chance(0.0000048), chance(0.0312)
+    ('p < 0.001', 'p = 0.03')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.1g}"
+
+
 def person(row: Mapping[str, Any], reliability: Mapping[str, float]) -> dict[str, Any]:
     """The figures of one person from their counts. Simulated votes have none of this."""
     hours = float(row["sitting_s"] or 0) / 3600
@@ -59,7 +68,7 @@ def marks(found: Mapping[str, Any], others: Mapping[str, Any] | None) -> list[st
             share = max(one["share"], 1 - one["share"])
             if share >= ODD_SHARE:
                 which = words[one["share"] < 0.5]
-                out.append(f"{100 * share:.0f} % for the {which} (p = {one['p']:.2g})")
+                out.append(f"{100 * share:.0f} % for the {which} ({chance(one['p'])})")
     gold = found["gold"]
     if gold is not None and gold["share"] * gold["of"] >= GOLD_FAILURES:
         failures = round(gold["share"] * gold["of"])

@@ -9,7 +9,7 @@ SVG user units in a view box of `WIDTH` by a height; the figure scales to its co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from feedback_app.ui.text import Html, esc, number
@@ -131,14 +131,17 @@ def line_chart(
     height: int = 190,
     reference: tuple[float, str] | None = None,
     bounds: tuple[float, float] | None = None,
+    x_names: Mapping[float, str] | None = None,
+    about: str = "",
 ) -> Html:
     """Lines over one x axis, with interval bars, an optional named reference line and a legend.
 
-    bounds: (low, high) that the y axis covers at least. Nothing to draw gives a line that says so.
+    bounds: (low, high) that the y axis covers at least. x_names: what stands at values of x in
+    place of numbers. Nothing to draw gives a line that says so.
     """
     drawn = [thin(line) for line in series if any(is_real(y) for y in line.y)]
     if not drawn:
-        return _nothing(title)
+        return nothing(title, about)
     ys = [v for line in drawn for v in (*line.y, *(line.low or ()), *(line.high or ()))]
     ys += list(bounds or ()) + ([reference[0]] if reference else [])
     real = [float(v) for v in ys if v is not None and is_real(v)]
@@ -149,13 +152,31 @@ def line_chart(
     x_low, x_high = (min(xs), max(xs)) if max(xs) > min(xs) else (x_ticks[0], x_ticks[-1])
     across = Scale(x_low, x_high, LEFT, WIDTH - RIGHT)
     down = Scale(y_ticks[0], y_ticks[-1], height - BOTTOM, TOP)
-    parts = [_axes(across, down, x_ticks, y_ticks, height, x_label, y_label)]
+    named = {x: x_names[x] for x in sorted(set(xs)) if x in x_names} if x_names else {}
+    if named:
+        x_ticks = _spread(list(named))
+        across = _roomy(across)
+    labels = {x: named.get(x, tick_text(x)) for x in x_ticks}
+    parts = [_axes(across, down, labels, y_ticks, height, x_label, y_label)]
     if reference:
         parts.append(_reference_line(down(reference[0]), reference[1]))
     for i, line in enumerate(drawn):
         parts.append(_line(line, i % N_COLOURS, across, down))
-    legend = _legend((i % N_COLOURS, line.name) for i, line in enumerate(drawn))
-    return _figure(title, "".join(parts), height, legend, _summary(title, drawn))
+    names = [(i % N_COLOURS, line.name) for i, line in enumerate(drawn)]
+    key = legend(names) if len(series) > 1 else ""
+    return figure(title, "".join(parts), height, key, _summary(title, drawn), about=about)
+
+
+def _spread(values: list[float], most: int = 8) -> list[float]:
+    """At most `most` of the values, evenly, the last among them."""
+    step = -(-len(values) // most)
+    return values[(len(values) - 1) % step :: step]
+
+
+def _roomy(across: Scale) -> Scale:
+    """The same scale with half a step's room at both ends, for names under the points."""
+    room = min(28.0, (across.end - across.start) / 6)
+    return Scale(across.low, across.high, across.start + room, across.end - room)
 
 
 def _line(line: Series, colour: int, across: Scale, down: Scale) -> str:
@@ -190,7 +211,7 @@ def _whisker_down(x: float, low: float, high: float, colour: int) -> str:
 def _axes(
     across: Scale,
     down: Scale,
-    x_ticks: Sequence[float],
+    x_ticks: Mapping[float, str],
     y_ticks: Sequence[float],
     height: int,
     x_label: str,
@@ -204,10 +225,10 @@ def _axes(
             f'<text class="tick end" x="{LEFT - 5}" y="{y + 3.5}">{tick_text(tick)}</text>'
         )
     base = height - BOTTOM
-    for tick in x_ticks:
+    for tick, text in x_ticks.items():
         if across.low <= tick <= across.high:
             x = across(tick)
-            parts.append(f'<text class="tick mid" x="{x}" y="{base + 14}">{tick_text(tick)}</text>')
+            parts.append(f'<text class="tick mid" x="{x}" y="{base + 14}">{esc(text)}</text>')
     parts.append(f'<path class="axis" d="M{LEFT} {base}H{WIDTH - RIGHT}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="name mid" x="{middle}" y="{height - 4}">{esc(x_label)}</text>')
@@ -243,7 +264,7 @@ def bar_chart(
     """
     drawn = [bar for bar in bars if is_real(bar.value)]
     if not drawn:
-        return _nothing(title)
+        return nothing(title)
     ends = [v for bar in drawn for v in (bar.value, bar.low, bar.high) if v is not None]
     real = [float(v) for v in (*ends, *bounds, 0.0) if is_real(v)]
     if reference:
@@ -260,8 +281,8 @@ def bar_chart(
         parts.append(f'<path class="reference" d="M{x} {top - 2}V{height - BOTTOM}"/>')
         parts.append(f'<text class="tick mid" x="{x}" y="{top - 4}">{esc(reference[1])}</text>')
     told = "; ".join(f"{bar.label} {_bar_value(bar, as_percent)}" for bar in drawn)
-    legend = _legend(enumerate(names)) if names else ""
-    return _figure(title, "".join(parts), height, legend, f"{title}: {told}")
+    key = legend(enumerate(names)) if names else ""
+    return figure(title, "".join(parts), height, key, f"{title}: {told}")
 
 
 def _bar_value(bar: Bar, as_percent: bool) -> str:
@@ -309,7 +330,8 @@ def _bar(bar: Bar, across: Scale, y: float, row: float, share: bool) -> str:
     return "".join(parts)
 
 
-def _legend(entries: Iterable[tuple[object, str]]) -> str:
+def legend(entries: Iterable[tuple[object, str]]) -> str:
+    """What colours mean: (number of the colour, words)."""
     items = "".join(
         f'<span class="key"><i class="s{esc(colour)}"></i>{esc(name)}</span>'
         for colour, name in entries
@@ -325,16 +347,27 @@ def _summary(title: str, lines: Sequence[Series]) -> str:
     return f"{title}: {'; '.join(told)}"
 
 
-def _nothing(title: str) -> Html:
+def nothing(title: str, about: str = "") -> Html:
+    """A chart's place while there is nothing to draw; about: what to do for it."""
     return Html(
         f'<figure class="fa-chart"><figcaption>{esc(title)}</figcaption>'
-        '<div class="fa-empty">nothing to draw yet</div></figure>'
+        f'<div class="fa-empty">{esc(about or "nothing to draw yet")}</div></figure>'
     )
 
 
-def _figure(title: str, body: str, height: float, legend: str, told: str) -> Html:
+def figure(
+    title: str,
+    body: str,
+    height: float,
+    key: str,
+    told: str,
+    width: float = WIDTH,
+    about: str = "",
+) -> Html:
+    """A chart from its drawn body. key: a legend; told: the text alternative; about: a footnote."""
+    foot = f'<p class="fa-quiet">{esc(about)}</p>' if about else ""
     return Html(
         f'<figure class="fa-chart"><figcaption>{esc(title)}</figcaption>'
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-label="{esc(told)}">{body}</svg>{legend}</figure>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{esc(told)}">{body}</svg>{key}{foot}</figure>'
     )

@@ -7,6 +7,7 @@ of one pair are drawn to one scale by passing the longer one's length. Colours a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from feedback_app.ui.text import Html, duration, esc, number
@@ -75,13 +76,15 @@ def _marks(duration_s: float) -> list[int]:
 
 
 class Stretch(NamedTuple):
-    """Output beats of one kind that follow each other in the source."""
+    """Output beats of one kind that follow each other in the source; linear gains at its ends."""
 
     kind: str
     first_beat: int
     last_beat: int
     out_start_s: float
     out_end_s: float
+    gain_start: float = 1.0
+    gain_end: float = 1.0
 
 
 def _level(segment: Mapping[str, Any]) -> str:
@@ -115,26 +118,33 @@ def _order_kinds(sources: Sequence[int]) -> list[str]:
 
 def stretches(edl: Mapping[str, Any]) -> list[Stretch]:
     """An edit as a listener would tell it, from `EDL.to_json`, in playing order."""
-    levels = [
-        _level(segment)
-        for segment in edl["segments"]
-        for _ in range(int(segment["start_beat"]), int(segment["end_beat"]))
-    ]
+    levels = [(_level(segment), *gains) for segment in edl["segments"] for gains in _gains(segment)]
     order = _order_kinds([int(beat[0]) for beat in edl["beats"]])
     found: list[Stretch] = []
-    for level, placed, (source, start, length, _) in zip(levels, order, edl["beats"], strict=True):
+    for (level, low, high), placed, (source, start, length, _) in zip(
+        levels, order, edl["beats"], strict=True
+    ):
         kind, beat = level or placed, int(source)
         last = found[-1] if found else None
         if last is not None and last.kind == kind and last.last_beat + 1 == beat:
-            found[-1] = last._replace(last_beat=beat, out_end_s=start + length)
+            found[-1] = last._replace(last_beat=beat, out_end_s=start + length, gain_end=high)
         else:
-            found.append(Stretch(kind, beat, beat, start, start + length))
+            found.append(Stretch(kind, beat, beat, start, start + length, low, high))
     return found
+
+
+def _gains(segment: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """The gains at both ends of each beat of a segment."""
+    count = int(segment["end_beat"]) - int(segment["start_beat"])
+    start, end = float(segment["gain_start"]), float(segment["gain_end"])
+    at = [start + (end - start) * i / count for i in range(count + 1)]
+    return list(pairwise(at))
 
 
 def edl_drawing(edl: Mapping[str, Any], *, span_s: float | None = None, name: str = "edit") -> Html:
     """An EDL (`EDL.to_json`): the passage with what was cut above, the edit as it plays below.
 
+    A block's height is its level, so that louder, quieter and fades need no colour to be told.
     span_s: seconds that the drawing is wide (default: the longer of passage and edit).
     """
     passage = edl["passage"]
@@ -149,7 +159,8 @@ def edl_drawing(edl: Mapping[str, Any], *, span_s: float | None = None, name: st
         x, width = part.out_start_s * scale, (part.out_end_s - part.out_start_s) * scale
         beats = f"source beats {part.first_beat}–{part.last_beat}"
         text = f"{KINDS[part.kind]}: {beats}, at {number(part.out_start_s)} s"
-        parts.append(_block(part.kind, x, width, 26, 36, text))
+        heights = (_height(part.gain_start), _height(part.gain_end))
+        parts.append(_wedge(part.kind, x, width, heights, text))
     told = f"{name}: {len(edl['segments'])} segments, {duration(edl['duration_s'])}"
     return Html(
         f'<svg class="fa-edl" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SPAN} 66" '
@@ -163,6 +174,18 @@ def _block(kind: str, x: float, width: float, y: int, height: int, text: str) ->
         f'<rect class="{classes}" x="{x:.2f}" y="{y}" width="{max(width - 1.5, 1):.2f}" '
         f'height="{height}" rx="2"><title>{esc(text)}</title></rect>'
     )
+
+
+def _height(gain: float) -> float:
+    """Drawing units of a linear gain: 26 as it was, at most 40."""
+    return min(40.0, 26.0 * float(max(gain, 0.0) ** 0.7))
+
+
+def _wedge(kind: str, x: float, width: float, heights: tuple[float, float], text: str) -> str:
+    end = x + max(width - 1.5, 1)
+    left, right = (max(66 - height, 24) for height in heights)
+    d = f"M{x:.2f} 66V{left:.1f}L{end:.2f} {right:.1f}V66Z"
+    return f'<path class="e-{kind}" d="{d}"><title>{esc(text)}</title></path>'
 
 
 def _cut_out(edl: Mapping[str, Any]) -> list[tuple[float, float]]:

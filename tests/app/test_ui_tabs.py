@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from feedback_app.ui import data, library, people, research, results, runs, train
+from feedback_app.ui import data, library, research, runs, train
 from tests.app.fake_operations import NASTY, FakeOperations
 
 
@@ -109,17 +109,6 @@ def test_songs_are_added_split_and_corrected(
     assert "Say which" in page.fire("add-folder", "click", "  ")["library-message"]
 
 
-def test_a_new_user_s_password_is_shown_once(page: Page) -> None:
-    shown = page.fire("add-user", "click", " zoë ", "annotator")
-    assert "seven-words-long" in shown["user-added"] and "zoë" in shown["people-table"]
-    assert shown["user-name"] == ""
-    again = page.open("people")
-    assert again["user-added"] == ""
-    assert "eight-words-long" in page.fire("reset-password", "click", "zoë")["people-message"]
-    page.fire("disable-user", "click", "zoë")
-    assert "disabled" in page.open("people")["people-table"]
-
-
 def test_export_links_to_the_file_and_import_reports_bad_rows(page: Page, tmp_path: Path) -> None:
     shown = page.fire("export", "click", "parquet", False)
     assert 'href="/research/download/preferences.parquet"' in shown["export-link"]
@@ -132,27 +121,11 @@ def test_export_links_to_the_file_and_import_reports_bad_rows(page: Page, tmp_pa
 
 
 def test_nothing_typed_reaches_the_page_as_markup(page: Page) -> None:
-    for name in ("train", "versions", "dry-run", "library", "results", "people", "data"):
+    for name in ("train", "versions", "dry-run", "library", "data"):
         for value in page.open(name).values():
             if isinstance(value, str):
                 assert "<script" not in value and "${" not in value and "{{" not in value
     assert "alert(1)" in page.open("library")["song-table"]
-
-
-def test_human_and_simulated_votes_stand_apart(operations: FakeOperations) -> None:
-    shown = results.summary_html(operations.results())
-    assert "<strong>41</strong><span>votes by people" in shown
-    assert "<strong>300</strong><span>simulated votes" in shown
-    few = results.summary_html({"votes_human": 3, "votes_simulated": 900})
-    assert "3 votes by people so far: too few" in few
-
-
-def test_dry_runs_are_counted_and_not_drawn(operations: FakeOperations) -> None:
-    rounds = operations.results()["rounds"]
-    html = results.charts_html(rounds)
-    assert "1 round of dry runs" in html
-    assert html.count('class="whisker') == 3 + 2  # three accuracies, two win rates
-    assert "No round yet" in results.charts_html([row for row in rounds if row["simulated"]])
 
 
 def test_files_that_are_not_taken_in_are_told_with_their_reason() -> None:
@@ -177,19 +150,6 @@ def test_who_watches_a_round_is_taken_along_to_its_next_run(operations: FakeOper
     assert follower(train.UNSEEN, next_run="r9") is None  # the page has just been loaded
 
 
-def test_action_shares_are_of_all_actions() -> None:
-    bars = results.action_bars([{"KEEP": 6, "CUT": 3, "LOOP": 1}])
-    assert len(bars) == 9
-    assert {bar.label: bar.value for bar in bars if bar.value} == {"cut": 0.3, "loop": 0.1}
-
-
-def test_a_pair_has_players_for_both_edits_and_the_original(operations: FakeOperations) -> None:
-    html = results.pair_html(operations.pair_view("pair1"))
-    for source in ("/research/media/pair1a", "/research/media/pair1b", "/research/original/pair1"):
-        assert f'src="{source}"' in html
-    assert "2 for A, 1 for B" in html
-
-
 def test_a_failed_run_says_why(operations: FakeOperations) -> None:
     view = operations.run_view("r1") | {"state": "failed", "error": f"no votes {NASTY}"}
     html = runs.status(view)
@@ -198,7 +158,5 @@ def test_a_failed_run_says_why(operations: FakeOperations) -> None:
 
 def test_empty_workspaces_say_what_to_do() -> None:
     assert "Upload" in library.song_table([])
-    assert "Add an annotator" in people.people_table([])
-    assert "retrain" in results.charts_html([])
     assert "Start one" in runs.status(None)
     assert "nothing rejected" in data.import_report({"accepted": 2, "rejected": []})
