@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 WORKSPACE ?= workspace
 PORT ?= 7860
 
-.PHONY: app test test-long check audit install browser
+.PHONY: app test test-long check audit install browser consumers
 
 $(VENV)/.app-installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,7 +30,11 @@ browser: $(VENV)/.dev-installed
 test: browser
 	$(BIN)/python -m pytest -m "not long"
 
-test-long: browser
+# Environments of libraries whose pins conflict with ours: see tests/consumers/.
+consumers: $(VENV)/.dev-installed
+	$(BIN)/python tests/consumers/environments.py
+
+test-long: browser consumers
 	$(BIN)/python -m pytest -m long
 
 check: $(VENV)/.dev-installed

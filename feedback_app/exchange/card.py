@@ -89,7 +89,7 @@ def _header(query: Query, data_name: str, counts: Counts) -> list[str]:
     lines += ["tags: [preference, pairwise, audio, music]", f"size_categories: [{_size(counts)}]"]
     if query.form in HUB_LOADS:
         lines += ["configs:", "- config_name: default", "  data_files:"]
-        lines += ["  - split: all", f"    path: {data_name}"]
+        lines += ["  - split: votes", f"    path: {data_name}"]
     lines += [f"simulated_votes: {counts.simulated}"]
     return [*lines, "---"]
 

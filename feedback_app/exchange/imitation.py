@@ -4,10 +4,11 @@
 both bad; can't judge is left out. Fragment 1 is edit a, 2 is edit b. For k = 1, 2, concatenated
 over the n votes: `fragments{k}_acts` (sum of T,) int64, one action per beat, `fragments{k}_obs`
 (sum of T + 1, D) float32, `fragments{k}_rews` (sum of T,) zeros (nobody gave a reward per beat),
-and `lengths` (n,) the beats T. Observations: position in the passage 0..1, bar phase (-1 where it
-is not known), seconds of the beat; with features, the song's 121 beat features after them. The last
-observation of a fragment is its end: position 1 and zeros. `obs_names` (D,) names the columns,
-`votes` (n,) has one JSON text per vote: where it came from.
+`fragments{k}_terminal` (n,) true (a fragment is a whole passage); `lengths` (n,) are the beats T.
+Observations: position in the passage 0..1, bar phase (-1 where it is not known), seconds of the
+beat; with features, the song's 121 beat features after them. The last observation of a fragment is
+its end: position 1 and zeros. `obs_names` (D,) names the columns, `votes` (n,) has one JSON text
+per vote: where it came from.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def write_fragments(
         arrays[f"fragments{k}_obs"] = Chunks(shape, "<f4", blocks)
         arrays[f"fragments{k}_acts"] = np.concatenate([*acts[side], np.array([], np.int64)])
         arrays[f"fragments{k}_rews"] = np.zeros(int(lengths.sum()), np.float32)
+        arrays[f"fragments{k}_terminal"] = np.ones(len(lengths), np.bool_)
     arrays["obs_names"] = np.array(names)
     arrays["votes"] = np.array([compact(vote) for vote in votes], dtype=np.str_)
     write_npz(path, arrays)
