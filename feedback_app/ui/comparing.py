@@ -56,7 +56,11 @@ def panel(operations: Any, guard: Guard) -> Comparison:
     def with_parent(version: str) -> dict[Any, Any]:
         rows = {row["version"]: row for row in operations.list_policies()}
         parent = rows[version]["parent"] if version in rows else None
-        picked = {left: gr.Dropdown(value=version), right: gr.Dropdown(value=parent)}
+        names = [*reversed(rows), *(row["version"] for row in operations.list_reward_models())]
+        picked = {
+            part: gr.Dropdown(choices=names, value=value)
+            for part, value in ((left, version), (right, parent))
+        }
         return picked | compare(version, parent)
 
     def make(one: str | None, other: str | None) -> dict[Any, Any]:

@@ -20,7 +20,7 @@ WATCH_S = 2
 VERDICTS = {"pass": ("good", "accepted"), "warn": ("warn", "doubtful"), "fail": ("bad", "worse")}
 COLUMNS = (
     "Round", "Version", "Votes so far", "Reward accuracy", "Judge: against its parent",
-    "Judge: against the first", "Reward: against its parent", "Gate", "Compute",
+    "Judge: against the first", "Reward: against its parent", "Gate", "Time",
 )  # fmt: skip
 
 
@@ -172,6 +172,7 @@ def run_html(run: Mapping[str, Any]) -> Html:
     )
     share = 100 * float(run["progress"])
     ended = state in runs.ENDED
+    spent = f"{text.duration(run['seconds'])} by the clock{'' if ended else ' so far'}"
     buttons = (
         actions.button(
             "remove-ask", name, "Remove …", kind="stop", why="; ".join(run.get("in_use") or [])
@@ -187,7 +188,7 @@ def run_html(run: Mapping[str, Any]) -> Html:
         f'<span class="fa-buttons">{buttons}</span></div><p class="fa-quiet">{esc(told)}</p>'
         f'<div class="fa-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{share:.0f}"><i class="fa-{esc(state)}" style="width:{share:.1f}%"></i>'
-        f"</div><p>{esc(text.duration(run['seconds']))} of compute so far</p>"
+        f"</div><p>{esc(spent)}</p>"
         f"{runs.failure(run.get('error'), None)}{_curves(run['rounds'])}{_table(run['rounds'])}"
         "</section>"
     )

@@ -53,6 +53,10 @@ POLICY_FIGURES = (
     ("dense_reward", "dense reward", 2),
     ("keep_ratio", "beats kept", 2),
 )
+JUDGED_FIGURES = (
+    ("keep_ratio", "beats kept", 2),
+    ("kl_to_parent", "KL to its parent, nats per decision", 3),
+)
 ENDED = ("finished", "failed", "cancelled")
 LOG_LINES = 40
 
@@ -119,6 +123,9 @@ def status(view: Mapping[str, Any] | None) -> Html:
     line = " · ".join(part for part in (str(view.get("message") or ""), rest) if part)
     error = failure(view.get("error"), view.get("folder"))
     chip = text.chip(state, TONES.get(state, "plain"))
+    dry_run = ((view.get("settings") or {}).get("chain") or {}).get("dry_run")
+    if dry_run:
+        chip = text.join(chip, text.chip(f"{dry_run}: simulated", "warn"))
     style = f"width:{100 * share:.1f}%"
     return Html(
         f'<div class="fa-run" data-state="{esc(state)}"><div class="fa-run-head">'
@@ -173,8 +180,11 @@ def results(view: Mapping[str, Any]) -> Html:
     return text.join(text.figures(figures) if figures else "", verdict(metrics), win_chart(metrics))
 
 
-def headline(metrics: Mapping[str, Any], *, reward: bool) -> dict[str, str]:
-    """The figures worth large type, in words: of a reward model, or else of a policy."""
+def headline(metrics: Mapping[str, Any], *, reward: bool, judged: bool = False) -> dict[str, str]:
+    """The figures worth large type, in words: of a reward model, or else of a policy.
+
+    judged: of a policy only what was measured on unseen songs, not what its training ended with.
+    """
     shown: dict[str, str] = {}
     if reward:
         if charts.is_real(metrics.get("accuracy")):
@@ -187,7 +197,8 @@ def headline(metrics: Mapping[str, Any], *, reward: bool) -> dict[str, str]:
             low = metrics.get("win_rate_low", rate.get("low"))
             high = metrics.get("win_rate_high", rate.get("high"))
             shown["wins against its parent, by the reward"] = text.interval(value, low, high)
-    for key, name, digits in REWARD_FIGURES if reward else POLICY_FIGURES:
+    figures = REWARD_FIGURES if reward else JUDGED_FIGURES if judged else POLICY_FIGURES
+    for key, name, digits in figures:
         if charts.is_real(metrics.get(key)):
             shown[name] = text.number(metrics[key], digits)
     return shown

@@ -129,7 +129,7 @@ def policy_card(row: Mapping[str, Any], examples: Mapping[str, Any] | None = Non
     return _card(
         row,
         chips,
-        runs.headline(metrics, reward=False),
+        runs.headline(metrics, reward=False, judged=True),
         text.join(judged_on(metrics), comparing.card_examples(row, examples), more),
     )
 
@@ -205,13 +205,23 @@ def accuracy_chart(metrics: Mapping[str, Any]) -> Html:
 
 
 def cards(rows: Sequence[Mapping[str, Any]], card: Callable[[Mapping[str, Any]], Html]) -> Html:
-    """Cards: the active one first, then by age, newest first; rejected ones last."""
+    """Cards: the active one first, then newest first, rejected ones last; dry runs' apart."""
     if not rows:
         return text.empty("No version yet.")
     newest = sorted(rows, key=lambda row: str(row.get("created_at") or ""), reverse=True)
     places = {"active": 0, "rejected": 2}
     ordered = sorted(newest, key=lambda row: places.get(str(row.get("status")), 1))
-    return Html(f'<div class="fa-cards fa-versions">{"".join(card(row) for row in ordered)}</div>')
+    own = [card(row) for row in ordered if not row.get("dry_run")]
+    dry = [card(row) for row in ordered if row.get("dry_run")]
+    parts = [_grid(own)]
+    if dry:
+        title = f"From dry runs: simulated ({len(dry)})"
+        parts.append(Html(f"<details><summary>{esc(title)}</summary>{_grid(dry)}</details>"))
+    return text.join(*parts)
+
+
+def _grid(shown: Sequence[str]) -> Html:
+    return Html(f'<div class="fa-cards fa-versions">{"".join(shown)}</div>') if shown else Html("")
 
 
 def build(operations: Any, guard: Guard) -> Loader:

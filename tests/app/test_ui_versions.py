@@ -162,7 +162,7 @@ def test_a_dry_run_is_started_shown_and_removed(page: Cards, operations: FakeOpe
     assert operations.calls[-1] == ("simulate", wanted)
     html = shown["dry-runs"]
     assert "72 % (61–82)" in html and "70 % (55–82)" in html and "accepted" in html
-    assert html.count(">simulated<") == 1 and "1:05 of compute" in html
+    assert html.count(">simulated<") == 1 and "1:05 by the clock so far" in html
     assert "remove-ask" not in html
     shown = page.press("dry-runs", "cancel", "dry1")
     assert 'data-act="remove-ask"' in shown["dry-runs"]
