@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from feedback_app import care
 from feedback_app.arguments import build_parser, command_names
 from feedback_app.client import Caller, connected, follow
 from feedback_app.commands_figures import figure_commands
@@ -22,7 +23,7 @@ LINES = 20
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 an error that is explained, 130 stopped."""
+    """Exit status: 0 done, 1 the doctor found something, 2 an explained error, 130 stopped."""
     given = list(sys.argv[1:] if argv is None else argv)
     if not set(given) & (command_names() | {"-h", "--help"}):
         given.insert(0, "serve")
@@ -31,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.command == "serve":
             return serve(options.workspace, host=options.host, port=options.port, demo=options.demo)
+        if options.command in care.COMMANDS:
+            return care.COMMANDS[options.command](options)
         with connected(options.workspace) as caller:
             _commands()[_name(options)](caller, _arguments(options))
     except (AppError, CoreError) as error:
@@ -82,6 +85,7 @@ def _commands() -> dict[str, Command]:
         "train-policy": _run("train_policy"),
         "round": _run("run_round"),
         "simulate": _run("simulate"),
+        "backup": _backup,
         "promote": _shown("promote"),
         "reject": _shown("reject"),
         "delete": _delete,
@@ -165,6 +169,12 @@ def _add_songs(caller: Caller, values: dict[str, Any]) -> None:
     if not caller.call("list_policies"):
         follow(caller, caller.call("prepare")["run_id"])
     _shown("status")(caller, {})
+
+
+def _backup(caller: Caller, values: dict[str, Any]) -> None:
+    made = caller.call("backup", **values)
+    print(f"{made['path']}: {made['files']} files, {made['bytes'] / 1e6:.1f} MB")
+    print(", ".join(f"{count} {name}" for name, count in made["counts"].items()))
 
 
 def _import_votes(caller: Caller, values: dict[str, Any]) -> None:

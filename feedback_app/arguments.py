@@ -75,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     _training(commands)
     _versions(commands)
     _runs(commands)
+    _care(commands)
     return parser
 
 
@@ -302,3 +303,32 @@ def _runs(commands: Commands) -> None:
         ("wait", "Follow a run, and what follows it, to the end"),
     ):
         runs.add(name, summary).add_argument("run_id")
+
+
+def _care(commands: Commands) -> None:
+    backup = commands.add(
+        "backup",
+        "Copy the whole workspace into a new folder, while the app runs",
+        "DIR/backup-<time> then holds the database between two commits, songs, models, snapshots\n"
+        "and runs, with the SHA-256 of each. Exports and the cache are left out.",
+    )
+    backup.add_argument("directory", metavar="DIR")
+    restore = commands.add(
+        "restore",
+        "Make a workspace of a backup",
+        "Every file is checked first. --workspace names the new place, which must hold no\n"
+        "workspace. Everybody signs in again.",
+    )
+    restore.add_argument("backup", type=Path, metavar="BACKUP", help="a folder backup-<time>")
+    commands.add(
+        "doctor",
+        "Check the workspace, its database, audio files and checkpoints",
+        "Says what is wrong and how to mend it; changes nothing. Exit status: 0 well (warnings\n"
+        "at most), 1 something is wrong.",
+    )
+    settings = commands.group("settings", "What may be chosen")
+    settings.add(
+        "show",
+        "Show every setting, its value and where that comes from",
+        "default, settings.json in the workspace, or the environment (FEEDBACK_APP_<NAME>).",
+    )

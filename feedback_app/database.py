@@ -19,7 +19,7 @@ import itertools
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -77,6 +77,7 @@ class _Write:
     work: Callable[[Any], Any] | None = None
     batch: Batch | None = None
     item: Any = None
+    alone: bool = False
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -136,6 +137,11 @@ class Database:
         """Run a write and wait until it is committed."""
         return self.submit(work).result()
 
+    def between_commits(self, work: Callable[[Any], T]) -> T:
+        """Run something on the writer thread, outside of any transaction; writes wait for it."""
+        future: Future[T] = self._put(_Write(work, alone=True))
+        return future.result()
+
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Run one statement as a write of its own."""
         self.write(lambda cursor: cursor.execute(sql, list(parameters)) and None)
@@ -160,7 +166,12 @@ class Database:
                     break
                 group.append(following)
             # A caller that went away before its turn takes its write with it; later it cannot.
-            self._commit([w for w in group if w.future.set_running_or_notify_cancel()])
+            taken = [write for write in group if write.future.set_running_or_notify_cancel()]
+            for alone, writes in itertools.groupby(taken, lambda write: write.alone):
+                if alone:
+                    self._each_alone(writes)
+                else:
+                    self._commit(list(writes))
             if last:
                 return
 
@@ -189,6 +200,14 @@ class Database:
                 write.future.set_exception(result)
             else:
                 write.future.set_result(result)
+
+    def _each_alone(self, writes: Iterable[_Write]) -> None:
+        for write in writes:
+            assert write.work is not None
+            try:
+                write.future.set_result(write.work(self.cursor()))
+            except BaseException as error:  # noqa: BLE001 - as in `_commit`
+                write.future.set_exception(error)
 
     def _check_disk(self) -> None:
         """Refuse before DuckDB meets a full disk; open the file again where it has met one."""

@@ -7,7 +7,6 @@ registered once per run. A folder that is not what it should be raises IngestErr
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from feedback_app.store import Store
 from feedback_app.store_accounts import ensure_annotator
 from feedback_app.store_library import insert_pair, next_version
 from feedback_app.workspace import Workspace
-from rlhf_core.files import atomic_path, read_json
+from rlhf_core.files import copy_file, read_json, sha256_of, write_text
 from rlhf_core.runs import read_lines
 from rlhf_core.types import MIN_SONG_BEATS
 
@@ -193,11 +192,13 @@ class Ingest:
         return taken
 
     def _keep(self, checkpoint: str, run: Row, folder: str) -> str:
-        """Copy a checkpoint out of its run into models/; the stored path."""
+        """Copy a checkpoint out of its run into models/, its SHA-256 beside it; the stored path."""
         source = self.workspace.resolve(run["folder"]) / checkpoint
         target = self.workspace.models / folder / source.name
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)
+        copy_file(source, target)
+        write_text(
+            target.with_name(f"{target.name}.sha256"), f"{sha256_of(target)}  {target.name}\n"
+        )
         return self.workspace.relative(target)
 
     def _reward_model(self, run: Row, results: Row) -> Row:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from feedback_app.auth import Sessions
 from feedback_app.jobs import Jobs
+from feedback_app.operations_care import CareOperations
 from feedback_app.operations_data import DataOperations
 from feedback_app.operations_dry_runs import DryRunOperations
 from feedback_app.operations_library import LibraryOperations
@@ -31,7 +32,7 @@ CONTROLS = frozenset(
         "results", "list_annotators", "add_user", "set_password", "set_disabled", "set_weight",
         "people", "search_votes", "weight_effect", "undo_weight", "find_pairs",
         "export", "preview_export", "export_choices", "sql", "import_votes", "export_pairs",
-        "pairs_overview", "status",
+        "pairs_overview", "status", "backup", "doctor",
     }
 )  # fmt: skip
 
@@ -44,6 +45,7 @@ class Operations(
     VersionOperations,
     DryRunOperations,
     DataOperations,
+    CareOperations,
 ):
     """Everything that people and commands can ask of the app."""
 

@@ -32,7 +32,8 @@ class Settings:
     votes at least) and of pairs with an obviously broken edit. fast_vote_ms: a vote that comes
     sooner after both sides were heard is noted as too fast. launcher: put before a run's command
     (torchrun, srun, ssh) of the kinds in launcher_kinds; a word with {command} takes the whole
-    command as shell text. version_examples: rendered beside each new policy; 0: none. max_upload_mb is of one file, max_upload_total_mb of one upload.
+    command as shell text. version_examples: rendered beside each new policy; 0: none.
+    max_upload_mb is of one file, max_upload_total_mb of one upload.
     min_free_mb: with less room on the disk nothing is written to the database.
     …_per_minute: how often one person may ask (sign-ins: one address); a minute's worth at once.
     """
@@ -129,21 +130,38 @@ def load_settings(
     workspace: Path, environ: Mapping[str, str] | None = None, **overrides: Any
 ) -> Settings:
     """Settings of a workspace. `overrides` (from the command line) win over everything."""
-    values: dict[str, Any] = {}
-    path = workspace / "settings.json"
-    if path.exists():
-        try:
-            read = read_json(path)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InvalidError(f"{path}: not JSON ({error}). Mend it or remove it.") from error
-        if not isinstance(read, dict):
-            raise InvalidError(f"{path}: must be a JSON object of settings.")
-        values.update(read)
-    for name, text in (os.environ if environ is None else environ).items():
-        if name.startswith(PREFIX):
-            values[name.removeprefix(PREFIX).lower()] = text
+    values = _from_file(workspace) | _from_environment(environ)
     values.update({name: value for name, value in overrides.items() if value is not None})
     return settings_from(values)
+
+
+def sources_of(workspace: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Where the value of each setting comes from that is not the default."""
+    return dict.fromkeys(_from_file(workspace), "settings.json") | {
+        name: f"environment, {PREFIX}{name.upper()}" for name in _from_environment(environ)
+    }
+
+
+def _from_file(workspace: Path) -> dict[str, Any]:
+    path = workspace / "settings.json"
+    if not path.exists():
+        return {}
+    try:
+        read = read_json(path)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InvalidError(f"{path}: not JSON ({error}). Mend it or remove it.") from error
+    if not isinstance(read, dict):
+        raise InvalidError(f"{path}: must be a JSON object of settings.")
+    return read
+
+
+def _from_environment(environ: Mapping[str, str] | None) -> dict[str, Any]:
+    given = os.environ if environ is None else environ
+    return {
+        name.removeprefix(PREFIX).lower(): text
+        for name, text in given.items()
+        if name.startswith(PREFIX)
+    }
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
