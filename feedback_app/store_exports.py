@@ -68,7 +68,8 @@ RECORD = f"""
     WHERE n.weight > 0
 """
 SNAPSHOT = """vote_id, pair_id, song_id, annotator, simulated, choice, strength, pool, start_beat,
-    end_beat, actions_a, actions_b, policy_a, policy_b, b_first, first_played, created_at, split"""
+    end_beat, actions_a, actions_b, policy_a, policy_b, b_first, first_played, created_at, split,
+    annotator_weight"""
 # Shares of a pair's most frequent answer, of pairs that at least two voters answered.
 AGREED = """
     SELECT pair_id FROM (

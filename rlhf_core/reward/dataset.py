@@ -45,6 +45,7 @@ SNAPSHOT_COLUMNS: Final = (
     "created_at",
     "split",
 )
+WEIGHT: Final = "annotator_weight"  # may be missing: then every vote counts whole
 CHOICES: Final = ("a", "b", "tie", "both_bad", "skip")
 POOLS: Final = ("random", "chosen", "cross", "broad", "repeat", "gold")
 SPLITS: Final = ("train", "test")
@@ -70,6 +71,7 @@ class Vote:
     policy_b: str
     b_first: bool
     split: str
+    weight: float = 1.0
 
     @property
     def edit_a(self) -> EditKey:
@@ -152,7 +154,8 @@ def read_snapshot(path: Path) -> PreferenceDataset:
             f"{path}: column {', '.join(missing)} missing; a snapshot has the columns "
             f"{', '.join(SNAPSHOT_COLUMNS)}"
         )
-    rows = frame[list(SNAPSHOT_COLUMNS)].to_dict("records")
+    known = [*SNAPSHOT_COLUMNS, *({WEIGHT} & set(frame.columns))]
+    rows = frame[known].to_dict("records")
     votes = tuple(_vote(path, number, row) for number, row in enumerate(rows))
     repeated = [name for name, count in Counter(v.vote_id for v in votes).items() if count > 1]
     if repeated:
@@ -198,6 +201,7 @@ def _vote(path: Path, number: int, row: Mapping[Any, Any]) -> Vote:
         policy_b=str(row["policy_b"]),
         b_first=flag("b_first"),
         split=one_of("split", SPLITS),
+        weight=_weight(row.get(WEIGHT, 1.0), wrong),
     )
 
 
@@ -210,6 +214,12 @@ def _strength(value: Any, wrong: Wrong) -> int | None:
     if value not in STRENGTHS:
         raise wrong("strength", "1, 2, 3 or empty")
     return int(value)
+
+
+def _weight(value: Any, wrong: Wrong) -> float:
+    if not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise wrong(WEIGHT, "more than 0 and at most 1")
+    return float(value)
 
 
 def _passage(row: Mapping[Any, Any], wrong: Wrong) -> Passage:

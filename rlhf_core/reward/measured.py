@@ -119,7 +119,10 @@ def as_numbers(votes: Sequence[Vote], phi: Mapping[EditKey, DoubleArray]) -> Vot
         differences=np.stack([phi[vote.edit_a] - phi[vote.edit_b] for vote in votes]),
         outcome=np.array([outcome[vote.choice] for vote in votes], dtype=np.int64),
         weight=np.array(
-            [1.0 if vote.strength is None else STRENGTH_WEIGHT[vote.strength] for vote in votes]
+            [
+                vote.weight * (1.0 if vote.strength is None else STRENGTH_WEIGHT[vote.strength])
+                for vote in votes
+            ]
         ),
         annotator=np.array([names.index(vote.annotator) for vote in votes], dtype=np.int64),
         side=np.array([-1.0 if vote.b_first else 1.0 for vote in votes]),

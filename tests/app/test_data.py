@@ -96,7 +96,7 @@ def test_a_snapshot_has_the_agreed_columns_and_never_changes(services: Services)
     assert list(table.columns) == [
         "vote_id", "pair_id", "song_id", "annotator", "simulated", "choice", "strength", "pool",
         "start_beat", "end_beat", "actions_a", "actions_b", "policy_a", "policy_b", "b_first",
-        "first_played", "created_at", "split",
+        "first_played", "created_at", "split", "annotator_weight",
     ]  # fmt: skip
     assert table["actions_a"][0].dtype == np.int8 and len(table["actions_a"][0]) == 32
     assert table["start_beat"].dtype == np.int32
