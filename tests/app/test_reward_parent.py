@@ -1,0 +1,53 @@
+"""Retraining names the version before and its votes; the first fit has nobody to beat."""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from conftest import add_pairs, add_song
+
+from feedback_app.commands import Context, build
+from feedback_app.database import utc_now
+from feedback_app.json_columns import insert
+from feedback_app.services import Services
+from feedback_app.snapshots import write_snapshot
+
+
+def add_reward(services: Services, version: str, snapshot: str | None) -> None:
+    row = {
+        "version": version, "path": f"models/{version}.pt", "run_id": None, "snapshot": snapshot,
+        "status": "available", "synthetic": snapshot is None, "metrics": "{}", "n_votes": 0,
+        "created_at": utc_now(),
+    }  # fmt: skip
+    services.store.database.write(lambda cursor: insert(cursor, "reward_models", row))
+
+
+def argv_of(services: Services, tmp_path: Path, **chain: str) -> list[str]:
+    folder = tmp_path / "run"
+    context = Context(services.store, services.workspace, services.settings, folder)
+    return build("train-reward", {"seed": 1, "chain": chain}, context)[0]
+
+
+def test_the_parent_and_its_votes_are_passed_on(services: Services, tmp_path: Path) -> None:
+    add_song(services)
+    pairs = add_pairs(services, 2)
+    votes = tmp_path / "votes.csv"
+    votes.write_text(f"pair_id,annotator,choice,strength\n{pairs[0]},zoe,a,2\n", "utf-8")
+    services.operations.import_votes(str(votes))
+    made = write_snapshot(services.store, services.workspace, False)
+    add_reward(services, "reward_v0", None)
+    assert "--parent" not in argv_of(services, tmp_path, reward_model="reward_v0")
+    add_reward(services, "reward_v1", made.sha256)
+    argv = argv_of(services, tmp_path, reward_model="reward_v1")
+    given = dict(pairwise(argv))
+    assert given["--parent"].endswith("models/reward_v1.pt")
+    assert given["--parent_preferences"] == str(made.path) != given["--reward_model"]
+    assert given["--reward_model"].endswith("models/reward_v0.pt")  # the prior's, as ever
+    made.path.rename(tmp_path / "moved.parquet")
+    votes.write_text(f"pair_id,annotator,choice,strength\n{pairs[1]},zoe,b,2\n", "utf-8")
+    services.operations.import_votes(str(votes))
+    assert "--parent_preferences" not in argv_of(services, tmp_path, reward_model="reward_v1")
