@@ -36,7 +36,7 @@ from rlhf_core.types import AudioState
 
 OUTPUT = Path("models/reward_model_final.pt")
 OUT_OF_MEMORY = "Embedding edits is quick without one: use --device cpu."
-STAGES = {"songs": 0.05, "embed": 0.3, "fold": 0.5, "fit": 0.95}
+STAGES = {"songs": 0.05, "embed": 0.3, "tune": 0.4, "fold": 0.5, "fit": 0.95}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,6 +75,12 @@ def parser() -> argparse.ArgumentParser:
     add("--output_dir", type=Path, default=Path(), help="run folder (default: the current folder)")
     add("--device", default="cpu", help="where edits are embedded: cpu, cuda, cuda:0 (cpu)")
     add("--seed", type=int, default=0, help="folds and bootstrap intervals (default 0)")
+    add(
+        "--fine_tune",
+        action="store_true",
+        help="also train the trunk's last layers on the votes; kept only if log-loss on songs left "
+        "out is lower by more than its standard error (the result says by how much)",
+    )
     add(
         "--include_simulated",
         action="store_true",
@@ -121,7 +127,14 @@ def _fit(
     if parent is not None:
         parent.checkpoint.model.to(options.device)
     fitted = fit_reward(
-        votes, states, bootstrap, made_from, seed=options.seed, report=show, parent=parent
+        votes,
+        states,
+        bootstrap,
+        made_from,
+        seed=options.seed,
+        report=show,
+        parent=parent,
+        tune_trunk=options.fine_tune,
     )
     fitted.checkpoint.model.to("cpu")
     return fitted
@@ -177,7 +190,20 @@ def _train(options: argparse.Namespace) -> None:
 def told(path: Path, metrics: dict[str, Any]) -> str:
     """The result for a person."""
     head = f"{path}: fitted to {metrics['n_votes']} votes on {metrics['n_songs']} songs"
-    return "\n".join([head, *report_text(metrics)])
+    return "\n".join([head, *tuning_text(metrics.get("fine_tuning")), *report_text(metrics)])
+
+
+def tuning_text(found: dict[str, Any] | None) -> list[str]:
+    """What fine-tuning did, by how much log-loss on songs left out; nothing if it was not asked."""
+    if found is None:
+        return []
+    if "gain" not in found:
+        return [f"  fine-tuned: {found['what']}"]
+    return [
+        f"  fine-tuned: {found['what']} (log-loss on songs left out {found['log_loss_frozen']:.4f} "
+        f"frozen, {found['log_loss_tuned']:.4f} tuned: gain {found['gain']:+.4f}, standard error "
+        f"{found['standard_error']:.4f})"
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ the head is compared with is refitted on the same folds and judged on the same v
     actions_shuffled, audio_zeroed   the embedding without where things are done, or to what
     bootstrap                        no fit at all: the taste that the bootstrap states
     parent                           the version before: its trunk, its prior, and its votes
+    frozen_trunk                     where votes moved the trunk: the head without that
 """
 
 from __future__ import annotations
@@ -96,10 +97,13 @@ def evaluate(
     report: Report,
     parent: Parent | None = None,
     parent_phi: Mapping[EditKey, DoubleArray] | None = None,
+    tuned: DoubleArray | None = None,
 ) -> dict[str, Any]:
     """Cross-fitted figures of the head and of what it has to beat.
 
     parent_phi: the edits as the parent's trunk embeds them, where it is another trunk.
+    tuned: p(a) (n,) of the votes by trunks tuned on the same folds (`finetuning`): then they are
+    this version's.
     """
     songs = [vote.song_id for vote in votes]
     counted, words = evaluation_votes(votes)
@@ -110,10 +114,13 @@ def evaluate(
     folds = folds_by_song(songs, seed)
     course = Course(votes, as_numbers(votes, measured.phi), folds, counted, seed)
     fit = partial(fit_head, prior=bootstrap.prior)
-    p_a = cross_fit(course.data, folds, fit, _after_fold(course, report))
+    frozen = cross_fit(course.data, folds, fit, _after_fold(course, report))
+    p_a = frozen if tuned is None else tuned
     result |= course.figures(p_a)
     result["reliability"] = reliability(p_a[counted], course.data.outcome[counted])
     result["baselines"] = _baselines(course, measured, bootstrap)
+    if tuned is not None:
+        result["baselines"]["frozen_trunk"] = course.figures(frozen)
     if parent is not None:
         theirs = _parent(course, parent, measured.phi if parent_phi is None else parent_phi)
         result["baselines"]["parent"] = {
@@ -122,6 +129,8 @@ def evaluate(
             "n_votes": int(_known(votes, parent).sum()),
             "votes_known": parent.vote_ids is not None,
             "own_trunk": parent_phi is not None,
+            # It has seen the songs left out: that flatters the parent.
+            "trunk_saw_votes": bool(parent.checkpoint.lineage.get("fine_tuned", False)),
         }
         result["gain_over_parent"] = course.gain(p_a, theirs)
     result["left_out_annotators"] = _by_annotator(course, bootstrap.prior)

@@ -68,6 +68,18 @@ def embed_plainly(
     return result
 
 
+def pool_plainly(
+    model: LearnedRewardModel, edits: Sequence[EditKey], states: States
+) -> dict[EditKey, Tensor]:
+    """Every edit before the trunk's last layers (`LearnedRewardModel.pool`), float32."""
+    result: dict[EditKey, Tensor] = {}
+    for part in _chunks(edits):
+        with torch.no_grad():
+            pools = model.pool(*reward_inputs(*collate(part, states, where(model))))
+        result.update(zip(part, pools, strict=True))
+    return result
+
+
 def _chunks(edits: Sequence[EditKey]) -> list[list[EditKey]]:
     """Each edit once, in batches of like lengths."""
     ordered = sorted(set(edits), key=lambda e: (e.passage.n_beats, e.song_id, e.actions))

@@ -7,7 +7,8 @@ of each edit and the votes of a family of random tastes on pairs of edits (see `
 taste is in it: the checkpoint is labelled synthetic. What it leaves behind:
 
 - the trunk: embeddings in which a taste is a direction, so that a few hundred votes are enough;
-- the prior over the head: the spread of the family's directions;
+- the prior over the head: the spread of the family's directions, and where each plain statistic
+  lies in phi (`directions`): a person's taste is expected to be about a few of them;
 - a head to begin with, that of `GENERIC_TASTE`: clean joins that keep the bar, about as much kept
   as synthetic edits keep on average, nothing odd. It is stated, not learned, and gives a usable
   reward before the first vote; its uncertainty is that of a prior whose typical pair is half as
@@ -44,6 +45,7 @@ from rlhf_core.errors import ConfigError, CoreError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.reward.checkpoint import Reference, RewardCheckpoint, spread_within
 from rlhf_core.reward.descriptors import TARGET_NAMES
+from rlhf_core.reward.directions import directions_of
 from rlhf_core.reward.learned_reward_integration import DEFAULT_CHECKPOINT
 from rlhf_core.reward.model import RewardModelConfig
 from rlhf_core.reward.parallel import process_group, world
@@ -56,8 +58,8 @@ from rlhf_core.reward.trunk import (
     PretrainingSettings,
     Standard,
     Trunk,
-    embed_edits,
     measure,
+    pool_edits,
     train,
 )
 from rlhf_core.runs import RunFolder, running
@@ -100,15 +102,21 @@ def split_songs(
     return [states[i] for i in order[count:]], held, f"{count} songs not trained on"
 
 
-def finish(trunk: Trunk, reference_edits: SyntheticEdits, standard: Standard) -> dict[str, Any]:
-    """Prior, posterior and frozen reward scales from the trained trunk."""
-    phi = embed_edits(trunk.model, reference_edits)
+def finish(
+    trunk: Trunk, edits: SyntheticEdits, reference_edits: SyntheticEdits, standard: Standard
+) -> dict[str, Any]:
+    """Prior, posterior and frozen reward scales from the trunk as trained on `edits`."""
+    pool = pool_edits(trunk.model, reference_edits).flatten(0, 1)
+    with torch.no_grad():
+        phi = trunk.model.mix(pool)
     window = torch.arange(len(reference_edits)).repeat_interleave(GROUP)
     dense = spread_within(reference_edits.dense.flatten().numpy(), window.numpy())
-    reference = Reference(phi.flatten(0, 1), window, *dense)
+    reference = Reference(phi, window, *dense, pool)
     tastes: DoubleArray = trunk.taste_head.weight.detach().double().numpy()
     pairs = reference.pair_covariance()
-    prior = HeadPrior.build(tastes[1:], pairs)
+    plain = standard.standardise(edits.attributes.flatten(0, 1).numpy())
+    directions = directions_of(trunk.model, edits, plain.reshape(len(edits), GROUP, -1))
+    prior = HeadPrior.build(tastes[1:], pairs, directions)
     mean = tastes[0]
     spread = (1 - PRIOR_SHARE) * prior.family + PRIOR_SHARE * prior.isotropic
     covariance = 0.25 * float(mean @ pairs @ mean) * spread
@@ -176,7 +184,7 @@ def bootstrap(
         model=trunk.model,
         metrics=metrics,
         lineage=lineage(seed=settings.seed, synthetic=True, settings=asdict(settings)),
-        **finish(trunk, reference_edits, standard),
+        **finish(trunk, edits, reference_edits, standard),
     )
     if world()[0] == 0:
         set_aside(out_path)

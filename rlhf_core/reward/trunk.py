@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -226,10 +227,19 @@ def gradient(
 
 def embed_edits(model: LearnedRewardModel, edits: SyntheticEdits, size: int = 16) -> Tensor:
     """Embeddings (P, G, D) of all synthetic edits."""
+    return _of_all(model.embed, edits, size)
+
+
+def pool_edits(model: LearnedRewardModel, edits: SyntheticEdits, size: int = 16) -> Tensor:
+    """`LearnedRewardModel.pool` (P, G, W) of all synthetic edits."""
+    return _of_all(model.pool, edits, size)
+
+
+def _of_all(view: Callable[..., Tensor], edits: SyntheticEdits, size: int) -> Tensor:
     parts = []
     with torch.no_grad():
         for index in torch.split(torch.arange(len(edits)), size):
-            parts.append(model.embed(*edits.inputs(index)).view(len(index), GROUP, -1))
+            parts.append(view(*edits.inputs(index)).view(len(index), GROUP, -1))
     return torch.cat(parts)
 
 
