@@ -12,6 +12,7 @@ from feedback_app.errors import InvalidError, NotFoundError
 from rlhf_core.editing.actions import ACTION_NAMES
 from rlhf_core.editing.edl import build_edl
 from rlhf_core.types import BeatGrid, Passage
+from tests.app.fake_data import FakeData
 from tests.app.fake_versions import FakeVersions
 
 NASTY = "<script>alert(1)</script>\" ${alert(2)} {{x}} Øyá's"
@@ -56,7 +57,7 @@ def policy_rows() -> list[dict[str, Any]]:
     return [policy_row(i) for i in range(40)]
 
 
-class FakeOperations(FakeVersions):
+class FakeOperations(FakeVersions, FakeData):
     """Records every call that changes something in `calls`."""
 
     def __init__(self, exports: Path) -> None:
@@ -351,21 +352,6 @@ class FakeOperations(FakeVersions):
     def set_disabled(self, name: str, disabled: bool) -> dict[str, Any]:
         self.people[name]["disabled"] = disabled
         return {"name": name, "disabled": disabled}
-
-    def export(self, format: str, include_simulated: bool = False) -> dict[str, Any]:
-        self.calls.append(("export", {"format": format, "include_simulated": include_simulated}))
-        path = self.exports / f"preferences.{format}"
-        path.write_text("vote_id\n", encoding="utf-8")
-        return {"path": str(path), "rows": 41, "sha256": "0" * 64}
-
-    def import_votes(self, path: str) -> dict[str, Any]:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        bad = [
-            {"line": i, "reason": f"choice {line!r} is not one of a, b, tie, both_bad, skip"}
-            for i, line in enumerate(lines, start=1)
-            if "<" in line
-        ]
-        return {"accepted": len(lines) - len(bad), "rejected": bad}
 
     def pairs_overview(self) -> dict[str, int]:
         return {"open": 12, "done": 40, "total": 52}

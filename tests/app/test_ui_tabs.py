@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from feedback_app.ui import data, library, research, runs, train
+from feedback_app.arguments import build_parser
+from feedback_app.ui import data_views, library, research, runs, train
 from tests.app.fake_operations import NASTY, FakeOperations
 
 
@@ -109,13 +110,41 @@ def test_songs_are_added_split_and_corrected(
     assert "Say which" in page.fire("add-folder", "click", "  ")["library-message"]
 
 
-def test_export_links_to_the_file_and_import_reports_bad_rows(page: Page, tmp_path: Path) -> None:
-    shown = page.fire("export", "click", "parquet", False)
-    assert 'href="/research/download/preferences.parquet"' in shown["export-link"]
+EVERYTHING: tuple[Any, ...] = ("parquet", "human", [], [], [], [], [], 0, "", False)
+
+
+def test_an_export_is_shown_written_and_linked(page: Page, operations: FakeOperations) -> None:
+    shown = page.fire("export", "click", *EVERYTHING)
+    address = 'href="/research/download/preferences-parquet-0123456789ab.parquet"'
+    assert address in shown["export-link"] and "README.md" in shown["export-link"]
     assert "41 rows" in shown["export-link"] and "0" * 64 in shown["export-link"]
+    some = ("trl", "both", [2], ["policy_v1"], [], ["random"], [], 0.8, "", True)
+    told = page.fire("export-format", "input", *some)
+    assert "41 votes chosen" in told["export-preview"] and "<img" not in told["export-preview"]
+    assert told["export-command"] == (
+        "python -m feedback_app export DIR --format trl --include-simulated --rounds 2 "
+        "--versions policy_v1 --pools random --agreement 0.8 --features"
+    )
+    words = told["export-command"].split()[3:]
+    assert build_parser().parse_args(words).agreement == 0.8
+    page.fire("export", "click", *some)
+    assert operations.calls[-1][1] == {
+        "format": "trl", "include_simulated": True, "rounds": [2], "versions": ["policy_v1"],
+        "pools": ["random"], "agreement": 0.8, "features": True,
+    }  # fmt: skip
+
+
+def test_a_question_in_sql_is_answered_as_a_table(page: Page) -> None:
+    told = page.fire("sql-ask", "click", "SELECT 1")["sql-answer"]
+    assert "7 rows, the first 1 shown" in told and "query-1.csv" in told and "<img" not in told
+    with pytest.warns(UserWarning, match="only reads"):
+        page.fire("sql-ask", "click", "DROP TABLE votes")
+
+
+def test_an_import_reports_bad_rows(page: Page, tmp_path: Path) -> None:
     votes = tmp_path / "votes.csv"
     votes.write_text("good\n<script>bad\ngood\n", encoding="utf-8")
-    told = page.fire("import-file", "upload", str(votes))["import-report"]
+    told = page.fire("import-file", "upload", str(votes), "")["import-report"]
     assert "2 votes taken in, 1 row rejected" in told and "<td>2</td>" in told
     assert "<script>" not in told
 
@@ -159,4 +188,4 @@ def test_a_failed_run_says_why(operations: FakeOperations) -> None:
 def test_empty_workspaces_say_what_to_do() -> None:
     assert "Upload" in library.song_table([])
     assert "Start one" in runs.status(None)
-    assert "nothing rejected" in data.import_report({"accepted": 2, "rejected": []})
+    assert "nothing rejected" in data_views.import_report({"accepted": 2, "rejected": []})
