@@ -39,8 +39,8 @@ def test_two_votes_of_half_weight_are_one_vote(tmp_path: Path) -> None:
     one, two = (fit_head(as_numbers(votes, phi), prior) for votes in (whole, halves))
     assert two.mean == pytest.approx(one.mean, abs=1e-6)
     assert two.covariance == pytest.approx(one.covariance, abs=1e-6)
-    unweighted = fit_head(as_numbers(read_snapshot(write(tmp_path / "u.parquet", twice)).votes, phi),
-                          prior)  # fmt: skip
+    plain = read_snapshot(write(tmp_path / "plain.parquet", twice)).votes
+    unweighted = fit_head(as_numbers(plain, phi), prior)
     assert np.abs(unweighted.mean - one.mean).max() > 0.01
 
 
