@@ -11,16 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypedDict, Unpack
 from uuid import uuid4
 
-from feedback_app import statistics
 from feedback_app.asking import ask_box
 from feedback_app.database import Row
 from feedback_app.errors import InvalidError, NotFoundError
 from feedback_app.exchange import Query, query_from
 from feedback_app.exchange.dataset import Written, preview, write_dataset, zipped
-from feedback_app.operations_base import Base, plain
+from feedback_app.operations_base import Base
 from feedback_app.snapshots import write_records
 from feedback_app.transfers import Transfers
-from rlhf_core.editing.actions import ACTION_NAMES
 from rlhf_core.files import atomic_path, write_text
 
 AT_ONCE = 10_000  # votes; larger exports are runs
@@ -51,48 +49,6 @@ def query_of(format: str, include_simulated: bool, **wanted: Unpack[Wanted]) -> 
 
 class DataOperations(Base):
     """What the loop has learned so far, and the data to take along."""
-
-    def results(self) -> Row:
-        """Votes, rounds (one per reward model), leaderboard from human votes, behaviour."""
-        compared = statistics.comparisons(self.store.compared(include_simulated=False))
-        policies = self.store.policies()
-        return {
-            **self.store.vote_totals(),
-            "rounds": self._rounds(policies, compared),
-            "leaderboard": statistics.leaderboard(compared),
-            "policy_behaviour": [
-                {"version": row["version"]}
-                | statistics.behaviour(self.store.edits_of(row["version"]), ACTION_NAMES)
-                for row in policies
-            ],
-        }
-
-    def _rounds(self, policies: list[Row], compared: list[statistics.Comparison]) -> list[Row]:
-        """One row per trained policy: its reward model's figures, and how it fared."""
-        rewards = {row["version"]: row for row in self.store.reward_models()}
-        rounds = []
-        for number, policy in enumerate((p for p in policies if p["parent"]), start=1):
-            reward = rewards.get(policy["reward_model"], {})
-            figures = reward.get("metrics") or {}
-            rounds.append(
-                {
-                    "round": number,
-                    "policy": policy["version"],
-                    "parent": policy["parent"],
-                    "status": policy["status"],
-                    "reward_model": policy["reward_model"],
-                    "votes": reward.get("n_votes"),
-                    "accuracy": figures.get("accuracy"),
-                    "accuracy_low": figures.get("accuracy_low"),
-                    "accuracy_high": figures.get("accuracy_high"),
-                    "log_loss": figures.get("log_loss"),
-                    "ceiling": figures.get("ceiling"),
-                    "human": statistics.win_rate(compared, policy["version"], policy["parent"]),
-                    "simulated": bool((policy["metrics"] or {}).get("simulated")),
-                    "created_at": plain(policy)["created_at"],
-                }
-            )
-        return rounds
 
     def export(
         self,

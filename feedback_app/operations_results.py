@@ -31,7 +31,7 @@ class ResultsOperations(Base):
         board, dry = leaderboard(human), leaderboard(judged)
         bins = store.comparisons(weights, ("longer_s", "louder_db"))
         return {
-            **store.totals(),
+            **store.vote_totals(),
             "rounds": rounds(policies, store.reward_models(), human, judged),
             "leaderboard": board.pop("rows"),
             "leaderboard_about": board,

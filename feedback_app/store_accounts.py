@@ -27,18 +27,6 @@ class AccountRows:
     def annotator(self, name: str) -> Row | None:
         return self.database.row("SELECT * FROM annotators WHERE name = ?", [name])
 
-    def annotators(self) -> list[Row]:
-        """Everybody, with counts of current votes; password hashes stay inside."""
-        return self.database.rows(
-            """SELECT a.name, a.role, a.disabled, a.weight, a.created_at,
-                a.password IS NOT NULL AS can_sign_in,
-                count(v.vote_id) FILTER (NOT v.simulated) AS votes,
-                count(v.vote_id) FILTER (v.simulated) AS simulated,
-                max(v.created_at) AS last_vote
-            FROM annotators AS a LEFT JOIN current_votes AS v ON v.annotator = a.name
-            GROUP BY ALL ORDER BY a.name"""
-        )
-
     def has_researcher(self) -> bool:
         return (
             self.database.row(

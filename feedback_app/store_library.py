@@ -104,15 +104,6 @@ class LibraryRows:
             raise NotFoundError(f"there is no edit {edit_id!r}")
         return decoded(row, EDIT_JSON)
 
-    def edits_of(self, policy: str, limit: int = 200) -> list[Row]:
-        """The newest edits of a policy version."""
-        rows = self.database.rows(
-            "SELECT e.* FROM edits AS e JOIN pairs AS p ON e.edit_id IN (p.edit_a, p.edit_b)"
-            " WHERE e.policy = ? ORDER BY p.created_at DESC, e.edit_id LIMIT ?",
-            [policy, limit],
-        )
-        return [decoded(row, EDIT_JSON) for row in rows]
-
     def pair(self, pair_id: str) -> Row:
         row = self.database.row("SELECT * FROM pairs WHERE pair_id = ?", [pair_id])
         if row is None:

@@ -259,7 +259,7 @@ class StatisticsRows:
             GROUP BY ALL ORDER BY a.name"""
         )
 
-    def totals(self) -> Row:
+    def vote_totals(self) -> Row:
         """votes_total, votes_human, votes_simulated: current votes, repeats and gold among them."""
         return self.facts.rows(
             """SELECT count(*) AS votes_total, count(*) FILTER (NOT simulated) AS votes_human,

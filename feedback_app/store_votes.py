@@ -216,31 +216,6 @@ class VoteRows:
         assert row is not None
         return int(row["free"])
 
-    def vote_totals(self) -> Row:
-        row = self.database.row(
-            "SELECT count(*) AS votes_total, count(*) FILTER (NOT simulated) AS votes_human,"
-            " count(*) FILTER (simulated) AS votes_simulated FROM current_votes"
-        )
-        assert row is not None
-        return row
-
-    def compared(self, include_simulated: bool) -> list[Row]:
-        """Every current vote with the versions it compares: for leaderboards and win rates.
-
-        Without hidden repeats and gold pairs, which ask about the listener and not the edits.
-        """
-        return self.database.rows(
-            """SELECT v.choice, v.strength, v.simulated, v.annotator, v.created_at, v.pair_id,
-                ea.policy AS policy_a, eb.policy AS policy_b, p.pool, p.song_id, a.b_first,
-                v.listened ->> 'first_side' AS first_side
-            FROM current_votes AS v JOIN pairs AS p USING (pair_id)
-            JOIN edits AS ea ON ea.edit_id = p.edit_a JOIN edits AS eb ON eb.edit_id = p.edit_b
-            LEFT JOIN assignments AS a USING (assignment_id)
-            WHERE (NOT v.simulated OR ?) AND p.pool <> 'gold' AND NOT coalesce(v.repeat, false)
-            ORDER BY v.seq""",
-            [include_simulated],
-        )
-
     # -- headphones -----------------------------------------------------------------------------
 
     def add_headphone_check(self, row: Row) -> None:

@@ -15,11 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import add_pairs, add_song, client_of
 
-from feedback_app import statistics
 from feedback_app.errors import AppError, InvalidError
 from feedback_app.services import Services
 from feedback_app.snapshots import write_snapshot
-from feedback_app.statistics import Comparison
 
 CHOICES = ("left", "right", "tie", "both_bad", "skip")
 
@@ -176,35 +174,3 @@ def test_pairs_are_handed_out_with_their_audio(services: Services, tmp_path: Pat
             assert (tmp_path / "out" / row[side]["audio_path"]).is_file()
     with pytest.raises(AppError):
         services.operations.export_pairs(str(tmp_path / "out"))
-
-
-def test_bradley_terry_of_two_is_the_log_odds() -> None:
-    # with 300 wins of 400 the prior hardly counts: strengths differ by log(3)
-    strengths = statistics.bradley_terry(np.array([[0.0, 300.0], [100.0, 0.0]]))
-    assert strengths[0] - strengths[1] == pytest.approx(np.log(3), abs=0.02)
-    assert strengths.sum() == pytest.approx(0)
-
-
-def test_leaderboard_orders_versions_and_a_tie_is_half_a_win() -> None:
-    votes = [Comparison("v2", "v1", 1.0)] * 30 + [Comparison("v1", "v2", 1.0)] * 10
-    votes += [Comparison("v3", "v2", 0.5)] * 40
-    rows = statistics.leaderboard(votes)
-    assert [row["version"] for row in rows][-1] == "v1"
-    assert rows[0]["strength"] == pytest.approx(rows[1]["strength"], abs=0.1)
-    assert all(row["low"] <= row["strength"] <= row["high"] for row in rows)
-    assert statistics.leaderboard([]) == []
-    rate = statistics.win_rate(votes, "v2", "v1")
-    assert rate is not None and rate["win_rate"] == 0.75 and rate["votes"] == 40
-
-
-def test_wilson_interval_of_a_known_case() -> None:
-    # 8 of 10: (0.490, 0.943), as in Wilson (1927) and every table since
-    share, low, high = statistics.wilson(8, 10)
-    assert (share, round(low, 3), round(high, 3)) == (0.8, 0.490, 0.943)
-
-
-def test_joins_are_where_the_source_does_not_play_straight_on() -> None:
-    straight = [[beat, beat * 0.5, 0.5, 0] for beat in range(8)]
-    assert statistics.joins_of(straight) == 0
-    assert statistics.joins_of(straight[:3] + straight[5:]) == 1
-    assert statistics.joins_of([straight[0], straight[0], straight[1]]) == 1
