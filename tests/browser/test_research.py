@@ -147,8 +147,17 @@ def test_votes_are_imported_and_exported(desk: Visit, tmp_path: Path) -> None:
     expect(report).to_contain_text("2 votes taken in, 2 rows rejected", timeout=SLOW)
     assert report.locator("td").nth(0).inner_text() == "4"
     assert report.locator("td").nth(2).inner_text() == "5"
+    open_tab(page, "People")
+    open_tab(page, "Data")
+    preview = page.locator("#export-preview")
+    expect(preview).to_contain_text("2 votes chosen", timeout=SLOW)
+    page.locator("#export-voters input[value=simulated]").check()
+    expect(preview).to_contain_text("No vote fits these filters", timeout=SLOW)
+    expect(page.locator("#export-command")).to_contain_text("--only-simulated")
+    page.locator("#export-voters input[value=human]").check()
+    expect(preview).to_contain_text("2 votes chosen", timeout=SLOW)
     page.locator("#export").click()
-    link = page.locator("#export-link a")
+    link = page.locator("#export-link a").first
     expect(link).to_be_visible(timeout=SLOW)
     with page.expect_download() as waiting:
         link.click()
@@ -158,6 +167,13 @@ def test_votes_are_imported_and_exported(desk: Visit, tmp_path: Path) -> None:
     assert sorted(zip(rows["pair_id"], rows["choice"], strict=True)) == [
         ("pair0000", "a"), ("pair0001", "tie"),
     ]  # fmt: skip
+    page.locator("#sql-ask").click()
+    answer = page.locator("#sql-answer")
+    expect(answer.locator("td").first).to_have_text("eve", timeout=SLOW)
+    expect(answer.locator("td").nth(1)).to_have_text("2")
+    page.locator("#sql-query .cm-content").fill("DROP TABLE votes")
+    page.locator("#sql-ask").click()
+    expect(page.get_by_text("the box only reads")).to_be_visible(timeout=SLOW)
     open_tab(page, "Results")
     expect(page.locator("#results-summary strong").first).to_have_text("2", timeout=SLOW)
 
