@@ -7,12 +7,16 @@ The votes are simulated: a judge of `rlhf_core.judges` votes on pairs made as th
 its noise set so that 70 % of votes agree with its own order. Each round fits the reward to the
 votes so far (less those withheld for the gate), trains the policy from its parent, asks the gate on
 unseen songs, and measures with the judge's true order on *other* unseen songs: win rate against
-the first policy, against the parent, and against the best heuristic preset. An accepted policy is
-the next round's parent; so is a doubtful one that the judge, asked about 24 noisy cross pairs,
-prefers: that is what an annotator does whom the app shows both versions.
+the first policy, against the parent, and against the best heuristic preset.
+
+Of a round's 150 votes the last 24 are on cross pairs: what the proposed policy and its parent made
+of the same passage. They settle what the gate calls doubtful (a proposal that most of them prefer
+is taken), as an annotator does whom the app shows both versions, and later rounds learn from them:
+they are what a reward hears of the edits that it was exploited by.
 
 Every finished round is a file OUT/<cell>/round_N.json beside its policy; a second start goes on
-where the first stopped. OUT/results.json, OUT/table.md and OUT/overoptimisation.png sum them up.
+where the first stopped. OUT/results.json, OUT/table.md, OUT/winrates.png and
+OUT/overoptimisation.png sum up all cells that lie in OUT (`loop_report.py`).
 """
 
 from __future__ import annotations
@@ -20,32 +24,32 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from judged_pool import noise_for
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from loop_report import report, summary
+from numpy.typing import NDArray
 
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.evaluation import evaluate_policy, pick
 from rlhf_core.files import read_json, write_json
 from rlhf_core.judges import JUDGES, Judge, cast_vote
-from rlhf_core.plots import save_figure
 from rlhf_core.policy import comparison
 from rlhf_core.policy.agent import Agent, load_policy, save_policy
-from rlhf_core.policy.candidates import Maker, plan_pools, sample
-from rlhf_core.policy.comparison import edits_by, edits_of_agent, win_rate
+from rlhf_core.policy.candidates import Maker, plan_pools
+from rlhf_core.policy.comparison import Edits, edits_by, edits_of_agent, win_rate
 from rlhf_core.policy.dpo import DPOConfig
 from rlhf_core.policy.gate import integration_of, judging_reward, split_votes
 from rlhf_core.policy.imitation import imitate
 from rlhf_core.policy.ppo import PPOConfig
 from rlhf_core.policy.rewards import Item, LearnedRewards
+from rlhf_core.policy.rollout import collect
 from rlhf_core.policy.songs import load_items
 from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
 from rlhf_core.policy.votes import VotePairs
@@ -57,10 +61,10 @@ from rlhf_core.types import Passage
 
 DEFAULT_JUDGES = ("mixture", "tight", "clean_joins", "energy_build")
 ALGORITHMS = ("ppo", "dpo", "votes")  # votes: DPO on the votes themselves
-SHARES = {"broad": 0.4, "chosen": 0.3}
-LEGS = 4  # the policy is measured so often on its way through a round
-GATE_PASSAGES, JUDGE_PASSAGES, LEG_PASSAGES = 40, 60, 24
-CROSS_PAIRS = 24
+SHARES = {"broad": 0.3, "chosen": 0.4}  # of the votes on the parent's own pairs
+CROSS = 24  # of a round's votes, on pairs of the proposal and its parent
+LEGS = 2  # the policy is measured so often on its way through a round
+GATE_PASSAGES, JUDGE_PASSAGES, LEG_PASSAGES = 40, 60, 16
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,17 @@ class Settings:
 
     votes: int = 150
     rounds: int = 3
-    steps: int = 122_880
+    steps: int = 61_440
+    learned: str = "lower-bound"
     lcb: float = 1.0
     kl_target: float = PPOConfig.kl_target
     lr: float = PPOConfig.lr
     beta: float = DPOConfig.beta
+
+    def marks(self) -> str:
+        """The settings that are not the usual ones, as part of a folder's name."""
+        changed = {k: v for k, v in asdict(self).items() if v != getattr(Settings(), k)}
+        return "".join(f"-{name}{value}" for name, value in changed.items())
 
 
 @dataclass(frozen=True)
@@ -86,10 +96,23 @@ class Setup:
     first: Agent
     bootstrap: RewardCheckpoint
     trunk: RewardCheckpoint
+    known: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
 
     @property
     def states(self) -> dict[str, Any]:
         return {state.song_id: state for state, _ in self.train}
+
+    def standards(self, judge: Judge) -> dict[str, NDArray[np.float64]]:
+        """Scores (P, 4) of the first policy and of every preset, which no round changes."""
+        if judge.name not in self.known:
+            score = judge.score
+            edits = {"first": edits_of_agent(self.first, self.judge, 4, 12, score)} | {
+                name: edits_by(make, self.judge, 4, score)
+                for name, make in comparison.baselines(0).items()
+                if name.startswith("heuristic")
+            }
+            self.known[judge.name] = {name: made.scores for name, made in edits.items()}
+        return self.known[judge.name]
 
 
 class Cell:
@@ -100,16 +123,11 @@ class Cell:
     ) -> None:
         self.setup, self.judge, self.seed = setup, judge, seed
         self.algorithm, self.settings = algorithm, settings
-        changed = {
-            name: value
-            for name, value in asdict(settings).items()
-            if value != getattr(Settings(), name)
-        }
-        marks = "".join(f"-{name}{value}" for name, value in changed.items())
-        self.folder = out / f"{judge.name}-{algorithm}-{seed}{marks}"
+        self.folder = out / f"{judge.name}-{algorithm}-{seed}{settings.marks()}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.noise = self._noise()
-        self.watching = 0.0  # seconds of a round spent on measuring, which nobody else does
+        self.watching = 0.0  # seconds of a training spent on measuring, which nobody else does
+        self.seconds: dict[str, float] = {}
 
     def _noise(self) -> float:
         """So that 70 % of votes on the first policy's pairs agree with the judge's order."""
@@ -129,7 +147,7 @@ class Cell:
                 f"{self.folder.name} round {number}: beats first {last['first']['mean']:.0%}, "
                 f"parent {last['parent']['mean']:.0%}, best preset {last['preset']['mean']:.0%}; "
                 f"{last['verdict']['decision']}, {'taken' if last['taken'] else 'left'}; "
-                f"{last['seconds']:.0f} s",
+                f"{sum(last['seconds'].values()):.0f} s",
                 flush=True,
             )
         return done
@@ -139,56 +157,91 @@ class Cell:
     def _round(self, number: int, done: list[dict[str, Any]]) -> dict[str, Any]:
         parent = self._parent(done)
         rng = np.random.default_rng([self.seed, number])
-        reward = self._fit([v for row in done for v in row["votes"]]) if done else None
-        rows = self._votes(parent, reward, rng, number)
-        rows_all = [v for row in done for v in row["votes"]] + rows
-        started, self.watching = time.perf_counter(), 0.0
-        reward = self._fit(rows_all)
-        agent, path = self._train(parent, reward, rows_all, number)
-        verdict = self._gate(agent, parent, rows_all)
-        seconds = time.perf_counter() - started - self.watching
+        before = [vote for row in done for vote in row["votes"]]
+        chooser = self._fit(before) if before else self.setup.bootstrap
+        rows = before + self._votes(parent, chooser, rng, number)
+        self.seconds, self.watching = {}, 0.0
+        with self._timed("fit"):
+            reward = self._fit(rows)
+        with self._timed("train"):
+            agent, path = self._train(parent, reward, rows, number)
+        self.seconds["train"] -= self.watching
+        with self._timed("gate"):
+            verdict = self._gate(agent, parent, rows)
         save_policy(self.folder / f"policy_{number}.pt", agent)
+        cross, balance = self._cross_votes(agent, parent, rng, number)
+        decision = verdict["verdict"]["decision"]
         return {
-            "votes": rows,
-            "seconds": seconds,
+            "votes": rows[len(before) :] + cross,
+            "seconds": self.seconds,
             "path": path,
             **verdict,
             **self._measure(agent, parent),
-            "taken": self._taken(verdict["verdict"]["decision"], agent, parent, rng),
+            "cross_balance": balance,
+            "taken": decision == "accept" or (decision == "doubtful" and balance > 0),
         }
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        """CPU seconds: this machine may have other work."""
+        started = time.process_time()
+        yield
+        self.seconds[part] = time.process_time() - started
 
     def _parent(self, done: Sequence[dict[str, Any]]) -> Agent:
         taken = [number for number, row in enumerate(done) if row["taken"]]
         return load_policy(self.folder / f"policy_{taken[-1]}.pt") if taken else self.setup.first
 
     def _votes(
-        self, parent: Agent, reward: RewardCheckpoint | None, rng: np.random.Generator, number: int
+        self, parent: Agent, chooser: RewardCheckpoint, rng: np.random.Generator, number: int
     ) -> list[dict[str, Any]]:
         """Simulated votes on pairs of the parent's edits, presets' among them."""
-        maker = Maker(parent, "parent", reward=None if reward is None else integration_of(reward))
-        shares = {k: v for k, v in SHARES.items() if k != "chosen" or reward is not None}
+        maker = Maker(parent, "parent", reward=integration_of(chooser))
         rows = []
-        for index, pool in enumerate(plan_pools(self.settings.votes, shares, rng)):
-            item = self.setup.train[int(rng.integers(len(self.setup.train)))]
+        for index, pool in enumerate(plan_pools(self.settings.votes - CROSS, SHARES, rng)):
+            item = self._any_item(rng)
             a, b = maker.pair(pool, item, rng)
-            batch = PassageBatch.from_passages([item] * 2)
-            actions = torch.from_numpy(np.stack([a.actions, b.actions]))
-            scores = self.judge.score(batch, actions).tolist()
-            choice, strength = cast_vote(*scores, rng, self.noise)
-            rows.append(
-                {
-                    "vote_id": f"{number}-{index}",
-                    "song_id": item[0].song_id,
-                    "passage": [item[1].start_beat, item[1].end_beat],
-                    "actions": [a.actions.tolist(), b.actions.tolist()],
-                    "choice": choice,
-                    "strength": strength,
-                    "pool": pool,
-                    "right": choice == ("a" if scores[0] > scores[1] else "b"),
-                    "b_first": bool(rng.random() < 0.5),
-                }
-            )
+            actions = np.stack([a.actions, b.actions])
+            rows.append(self._vote(f"{number}-{index}", pool, item, actions, rng))
         return rows
+
+    def _cross_votes(
+        self, agent: Agent, parent: Agent, rng: np.random.Generator, number: int
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Votes on pairs of both versions; by how many more the new one is preferred."""
+        items = [self._any_item(rng) for _ in range(CROSS)]
+        batch = PassageBatch.from_passages(items)
+        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        new, old = (collect(each, batch, noise).actions.numpy() for each in (agent, parent))
+        rows, balance = [], 0
+        for index, item in enumerate(items):
+            pair = np.stack([new[index], old[index]])[:, : item[1].n_beats]
+            swap = bool(rng.random() < 0.5)
+            row = self._vote(f"{number}-x{index}", "cross", item, pair[::-1] if swap else pair, rng)
+            balance += {"a": 1, "b": -1}.get(row["choice"], 0) * (-1 if swap else 1)
+            rows.append(row)
+        return rows, balance
+
+    def _any_item(self, rng: np.random.Generator) -> Item:
+        return self.setup.train[int(rng.integers(len(self.setup.train)))]
+
+    def _vote(
+        self, vote_id: str, pool: str, item: Item, actions: NDArray[Any], rng: np.random.Generator
+    ) -> dict[str, Any]:
+        batch = PassageBatch.from_passages([item] * 2)
+        scores = self.judge.score(batch, torch.from_numpy(actions.copy())).tolist()
+        choice, strength = cast_vote(*scores, rng, self.noise)
+        return {
+            "vote_id": vote_id,
+            "song_id": item[0].song_id,
+            "passage": [item[1].start_beat, item[1].end_beat],
+            "actions": actions.tolist(),
+            "choice": choice,
+            "strength": strength,
+            "pool": pool,
+            "right": choice == ("a" if scores[0] > scores[1] else "b"),
+            "b_first": bool(rng.random() < 0.5),
+        }
 
     def _fit(self, rows: Sequence[dict[str, Any]]) -> RewardCheckpoint:
         learned, _ = split_votes([vote_of(row) for row in rows])
@@ -208,7 +261,7 @@ class Cell:
         trainer = RLHFTrainer(
             agent,
             self.setup.train,
-            LearnedRewards(integration, reference, seed),
+            LearnedRewards(integration, reference, seed, settings.learned),
             self.folder / f"training_{number}",
             TrainingConfig(
                 "ppo" if self.algorithm == "ppo" else "dpo", save_interval=10**9, seed=seed
@@ -247,7 +300,12 @@ class Cell:
         judge = judging_reward(withheld, self.setup.states, self.setup.trunk, self.seed + 1)
         with torch.no_grad():
             results = evaluate_policy(
-                agent, self.setup.gate, parent=parent, integration=judge, seed=self.seed
+                agent,
+                self.setup.gate,
+                parent=parent,
+                integration=judge,
+                seed=self.seed,
+                baselines=False,
             )
         return {
             "verdict": results["verdict"],
@@ -260,35 +318,19 @@ class Cell:
     def _measure(self, agent: Agent, parent: Agent) -> dict[str, Any]:
         """True win rates by the judge on its unseen songs."""
         items, score = self.setup.judge, self.judge.score
-        ours = edits_of_agent(agent, items, 4, 11, score)
-        against = {
-            "first": edits_of_agent(self.setup.first, items, 4, 12, score),
-            "parent": edits_of_agent(parent, items, 4, 13, score),
+        ours: Edits = edits_of_agent(agent, items, 4, 11, score)
+        theirs = self.setup.standards(self.judge) | {
+            "parent": edits_of_agent(parent, items, 4, 13, score).scores
         }
-        rates = {
-            name: win_rate(ours.scores, edits.scores, ours.songs) for name, edits in against.items()
+        rates = {name: win_rate(ours.scores, scores, ours.songs) for name, scores in theirs.items()}
+        presets = {name: rate for name, rate in rates.items() if name.startswith("heuristic")}
+        worst = min(presets, key=lambda name: presets[name]["mean"])
+        return {
+            "first": rates["first"],
+            "parent": rates["parent"],
+            "preset": presets[worst],
+            "best_preset": worst,
         }
-        presets = [
-            win_rate(ours.scores, edits_by(make, items, 4, score).scores, ours.songs)
-            for name, make in comparison.baselines(0).items()
-            if name.startswith("heuristic")
-        ]
-        return {**rates, "preset": min(presets, key=lambda rate: rate["mean"])}
-
-    def _taken(self, decision: str, agent: Agent, parent: Agent, rng: np.random.Generator) -> bool:
-        """Accepted, or doubtful and preferred in noisy votes on pairs of both versions."""
-        if decision != "doubtful":
-            return decision == "accept"
-        balance = 0
-        for _ in range(CROSS_PAIRS):
-            item = self.setup.train[int(rng.integers(len(self.setup.train)))]
-            actions = np.stack([sample(each, item, rng, 1, 1.0)[0] for each in (agent, parent)])
-            scores = self.judge.score(
-                PassageBatch.from_passages([item] * 2), torch.from_numpy(actions)
-            )
-            choice, _ = cast_vote(*scores.tolist(), rng, self.noise)
-            balance += {"a": 1, "b": -1}.get(choice, 0)
-        return balance > 0
 
 
 def vote_of(row: dict[str, Any]) -> Vote:
@@ -320,80 +362,6 @@ def prepare(args: argparse.Namespace) -> Setup:
     )
 
 
-def summary(cells: dict[str, list[dict[str, Any]]]) -> str:
-    """A table in Markdown, one line a cell, and the bars of DESIGN section 12."""
-    lines = [
-        "| judge-algorithm-seed | votes right | beats first, by round | beats parent, by round "
-        "| best preset | verdicts | KL | s a round |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, rounds in cells.items():
-
-        def each(key: str, rounds: list[dict[str, Any]] = rounds) -> str:
-            return " / ".join(f"{row[key]['mean']:.0%}" for row in rounds)
-
-        right = np.mean([vote["right"] for row in rounds for vote in row["votes"]])
-        verdicts = " / ".join(
-            row["verdict"]["decision"] + ("" if row["taken"] else " (left)") for row in rounds
-        )
-        drift = " / ".join(f"{row['kl_to_parent']:.2f}" for row in rounds)
-        seconds = median(row["seconds"] for row in rounds)
-        lines.append(
-            f"| {name} | {right:.0%} | {each('first')} | {each('parent')} | {each('preset')} "
-            f"| {verdicts} | {drift} | {seconds:.0f} |"
-        )
-    final = {name: standing(rounds) for name, rounds in cells.items()}
-    for key in ("first", "preset"):
-        values = sorted(row[key]["mean"] for row in final.values())
-        lines.append(
-            f"\npolicy in place against {key}: median {median(values):.0%}, worst {values[0]:.0%}"
-        )
-    taken = [sum(row["taken"] for row in rounds) for rounds in cells.values()]
-    sure = [
-        row for rounds in cells.values() for row in rounds if row["verdict"]["decision"] == "accept"
-    ]
-    worse = sum(row["parent"]["high"] < 0.5 for row in sure)
-    accepted = [
-        sum(r["verdict"]["decision"] == "accept" for r in rounds) for rounds in cells.values()
-    ]
-    lines.append(
-        f"\nrounds accepted by the gate: median {median(accepted)}, taken {median(taken)};"
-        f" accepted though worse than the parent: {worse} of {len(sure)}"
-    )
-    return "\n".join(lines) + "\n"
-
-
-def standing(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """The round whose policy is in place at the end (the first policy wins half against itself)."""
-    taken = [row for row in rounds if row["taken"]]
-    even = {"mean": 0.5, "low": 0.5, "high": 0.5}
-    return taken[-1] if taken else {"first": even, "preset": even}
-
-
-def overoptimisation(cells: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Proxy and gold against the square root of the KL, one panel a round."""
-    rounds = max(len(rows) for rows in cells.values())
-    figure = Figure(figsize=(5 * rounds, 4))
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, rounds, squeeze=False)[0]
-    for number, axes in enumerate(panels):
-        for colour, key in (("tab:orange", "proxy"), ("tab:blue", "gold")):
-            for index, rows in enumerate(cells.values()):
-                if number >= len(rows):
-                    continue
-                path = rows[number]["path"]
-                x = [max(0.0, point["kl"]) ** 0.5 for point in path]
-                y = [point[key] for point in path]
-                axes.plot(x, y, "o-", color=colour, alpha=0.6, label=None if index else key)
-        axes.axhline(0, color="grey", linewidth=0.8)
-        axes.set(title=f"round {number + 1}", xlabel="√KL to the parent, nats per decision")
-        axes.grid(alpha=0.25)
-    panels[0].set_ylabel("gain over the parent, deviations of its edits")
-    panels[0].legend(frameon=False)
-    figure.tight_layout()
-    return figure
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--train_dir", type=Path, required=True, help="folder with train/")
@@ -413,16 +381,12 @@ def main() -> None:
     names = list(JUDGES) if args.judges == ["all"] else args.judges
     settings = Settings(**{k: getattr(args, k) for k in asdict(Settings())})
     setup = prepare(args)
-    cells: dict[str, list[dict[str, Any]]] = {}
-    for algorithm in args.algorithm:
-        for name in names:
-            for seed in range(args.seeds):
-                cell = Cell(setup, JUDGES[name], seed, algorithm, settings, args.out)
-                cells[cell.folder.name] = cell.run()
-                write_json(args.out / "results.json", cells)
-                (args.out / "table.md").write_text(summary(cells), encoding="utf-8")
-                save_figure(overoptimisation(cells), args.out / "overoptimisation.png")
-    print(summary(cells))
+    for seed in range(args.seeds):
+        for algorithm in args.algorithm:
+            for name in names:
+                Cell(setup, JUDGES[name], seed, algorithm, settings, args.out).run()
+                report(args.out)
+    print(summary(report(args.out)))
 
 
 if __name__ == "__main__":

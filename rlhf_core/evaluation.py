@@ -2,9 +2,11 @@
 
     python -m rlhf_core.evaluation --checkpoint run/models/policy_best.pt --test_dir test_audio
 
-Writes OUTPUT_DIR/results.json and evaluation.png and prints a table. With --parent it ends in a
-verdict (accept, doubtful, reject) and says why in words. A reward model is a proxy: the verdict is
-advice for whoever listens, and human votes on pairs of both versions are the last word.
+Writes OUTPUT_DIR/results.json, evaluation.png (win rates) and edits.png (what the edits are like),
+renders a few passages by every contender to OUTPUT_DIR/examples, and prints a table. With --parent
+it ends in a verdict (accept, doubtful, reject) and says why in words. A reward model is a proxy:
+the verdict is advice for whoever listens, and human votes on pairs of both versions are the last
+word.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlhf_core.audio.library import find_songs, load_library, load_song
+from rlhf_core.audio.library import Song, find_songs, load_library, load_song
 from rlhf_core.devices import check_device
 from rlhf_core.errors import ConfigError, CoreError, DataError
 from rlhf_core.files import set_aside
-from rlhf_core.plots import bars_figure, save_figure
+from rlhf_core.plots import bars_figure, edits_figure, save_figure
 from rlhf_core.policy import comparison
 from rlhf_core.policy.agent import Agent, load_policy
 from rlhf_core.policy.commands import guarded, start_logging, use_threads
 from rlhf_core.policy.comparison import Edits, Score
+from rlhf_core.policy.examples import write_examples
 from rlhf_core.policy.gate import WITHHELD_SHARE, judging_reward, split_votes, tastes, verdict
 from rlhf_core.policy.rewards import Item
 from rlhf_core.policy.songs import passages_of
@@ -43,8 +46,8 @@ from rlhf_core.runs import RunFolder, running
 logger = logging.getLogger("rlhf_core.evaluation")  # also when run with -m
 
 
-def test_items(test_dir: Path, cache_dir: Path | None) -> list[Item]:
-    """Every passage of the audio files of a folder (or of its test/ folder, where it has one)."""
+def test_songs(test_dir: Path, cache_dir: Path | None) -> list[Song]:
+    """The usable audio files of a folder (or of its test/ folder, where it has one)."""
     folder = test_dir / "test" if (test_dir / "test").is_dir() else test_dir
     songs = []
     for path in find_songs(folder):
@@ -54,7 +57,7 @@ def test_items(test_dir: Path, cache_dir: Path | None) -> list[Item]:
             logger.warning("left out: %s", error)
     if not songs:
         raise DataError(f"{folder}: holds no usable song to test on")
-    return passages_of(songs)
+    return songs
 
 
 def pick(items: Sequence[Item], limit: int, seed: int) -> list[Item]:
@@ -79,28 +82,56 @@ def evaluate_policy(
     judge: dict[str, Any] | None = None,
     per_passage: int = 4,
     seed: int = 0,
+    baselines: bool = True,
 ) -> dict[str, Any]:
     """Everything that is known about a policy's edits, as plain values (`results.json`).
 
     judge: where the reward comes from, as the verdict's reasons and the results tell it.
+    baselines: False compares with the parent alone, which is all that a verdict needs.
     """
+    score = scorer(integration, seed)
+    contenders = contend(agent, items, parent, score, per_passage, seed, baselines)
+    return compare(agent, parent, items, contenders, judge)
+
+
+def contend(
+    agent: Agent,
+    items: Sequence[Item],
+    parent: Agent | None,
+    score: Score | None,
+    per_passage: int,
+    seed: int,
+    baselines: bool = True,
+) -> dict[str, Edits]:
+    """The edits of policy, parent and baselines, by name."""
     if per_passage < 1:
         raise ConfigError(f"edits per passage must be at least 1, got {per_passage}")
-    score = scorer(integration, seed)
     contenders = {"policy": comparison.edits_of_agent(agent, items, per_passage, seed, score)}
     if parent is not None:
         contenders["parent"] = comparison.edits_of_agent(
             parent, items, per_passage, seed + 1, score
         )
-    for name, make in comparison.baselines(seed).items():
+    for name, make in comparison.baselines(seed).items() if baselines else ():
         contenders[name] = comparison.edits_by(make, items, per_passage, score)
+    return contenders
+
+
+def compare(
+    agent: Agent,
+    parent: Agent | None,
+    items: Sequence[Item],
+    contenders: dict[str, Edits],
+    judge: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What the edits say: `evaluate_policy`'s results."""
+    scored = bool(np.isfinite(contenders["policy"].scores).all())
     results: dict[str, Any] = {
         "passages": len(items),
         "songs": len({state.song_id for state, _ in items}),
-        "edits_per_passage": per_passage,
+        "edits_per_passage": contenders["policy"].scores.shape[1],
         "judged_by": judge,
         "contenders": {name: comparison.summary(edits) for name, edits in contenders.items()},
-        "win_rates": _win_rates(contenders) if score is not None else None,
+        "win_rates": _win_rates(contenders) if scored else None,
     }
     if parent is not None:
         results["kl_to_parent"] = comparison.drift(agent, parent, contenders["policy"])
@@ -141,15 +172,17 @@ def _interval(value: dict[str, float] | None, form: str) -> str:
     return f"{value['mean']:{form}} ({value['low']:{form}}, {value['high']:{form}})"
 
 
-def _plot(path: Path, results: dict[str, Any]) -> None:
-    """Win rates where there is a reward model, dense rewards where there is none."""
+def _plot(folder: Path, results: dict[str, Any]) -> None:
+    """Win rates where there is a reward model, dense rewards where there is none; the edits."""
+    rows = results["contenders"]
     if results["win_rates"] is not None:
         chosen, label, line = results["win_rates"], "win rate of the policy against", 0.5
     else:
-        rows = results["contenders"].items()
-        chosen, label, line = {n: row["dense_reward"] for n, row in rows}, "dense reward", None
+        chosen, label, line = {n: row["dense_reward"] for n, row in rows.items()}, "dense", None
     values, low, high = ([row[key] for row in chosen.values()] for key in ("mean", "low", "high"))
-    save_figure(bars_figure(list(chosen), values, low, high, label=label, reference=line), path)
+    figure = bars_figure(list(chosen), values, low, high, label=label, reference=line)
+    save_figure(figure, folder / "evaluation.png")
+    save_figure(edits_figure(rows), folder / "edits.png")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -186,6 +219,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, default=Path("evaluation"), help="run's folder")
     parser.add_argument("--edits", type=int, default=4, help="edits of each passage")
     parser.add_argument("--max_passages", type=int, default=96, help="passages at most")
+    parser.add_argument(
+        "--examples", type=int, default=3, help="passages to render, to listen to; 0: none"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
@@ -237,25 +273,30 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     agent = load_policy(args.checkpoint, args.device)
     parent = None if args.parent is None else load_policy(args.parent, args.device)
     integration, judge = _integration(args)
-    for name in ("results.json", "evaluation.png"):
+    for name in ("results.json", "evaluation.png", "edits.png", "examples"):
         set_aside(args.output_dir / name)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     folder = RunFolder(args.output_dir, "evaluate", settings)
     with running(folder), torch.no_grad():
-        items = pick(test_items(args.test_dir, args.cache_dir), args.max_passages, args.seed)
+        songs = test_songs(args.test_dir, args.cache_dir)
+        items = pick(passages_of(songs), args.max_passages, args.seed)
         folder.status("running", 0.2, f"editing {len(items)} passages")
-        results = evaluate_policy(
-            agent,
-            items,
-            parent=parent,
-            integration=integration,
-            judge=judge,
-            per_passage=args.edits,
-            seed=args.seed,
+        score = scorer(integration, args.seed)
+        contenders = contend(agent, items, parent, score, args.edits, args.seed)
+        results = compare(agent, parent, items, contenders, judge)
+        _plot(args.output_dir, results)
+        folder.status("running", 0.8, "rendering examples")
+        paths = {song.song_id: song.path for song in songs}
+        results["examples"] = write_examples(
+            args.output_dir / "examples", items, paths, _heard(contenders), args.examples
         )
-        _plot(args.output_dir / "evaluation.png", results)
         folder.finish({"checkpoint": str(args.checkpoint), **results})
     return results
+
+
+def _heard(contenders: dict[str, Edits]) -> dict[str, Edits]:
+    """Whose edits are rendered: not those of keep_all, which is the original."""
+    return {name: edits for name, edits in contenders.items() if name != "keep_all"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -263,7 +304,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         start_logging()
-        print(table(run(args)))
+        results = run(args)
+        print(table(results))
+        if results["examples"]:
+            print(f"to listen to: {args.output_dir / 'examples'}")
 
     return guarded(body)
 

@@ -5,8 +5,9 @@ Only `Figure` objects: pyplot keeps global state, which a library must not touch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -118,6 +119,39 @@ def reliability_figure(
     )
     axes.legend(frameon=False)
     axes.grid(alpha=0.25)
+    return figure
+
+
+def edits_figure(contenders: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """What edits are like, by contender (`comparison.summary` of each): how often each action but
+    KEEP is used, and joins, output length and dense components.
+    """
+    names = list(contenders)
+    figure = Figure(figsize=(12, 2.2 + 0.6 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True)
+    begun = [0.0] * len(names)
+    for index, action in enumerate(next(iter(contenders.values()))["actions"]):
+        if action == "KEEP":
+            continue
+        shares = [contenders[name]["actions"][action] for name in names]
+        left.barh(names, shares, left=begun, label=action.lower(), color=f"C{index}")
+        begun = [a + b for a, b in zip(begun, shares, strict=True)]
+    left.set(xlabel="share of beats with an action other than keep")
+    left.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    measures: dict[str, list[float]] = {
+        "length of output / input": [contenders[name]["duration_ratio"] for name in names],
+        "joins / 10": [contenders[name]["joins_per_edit"] / 10 for name in names],
+    }
+    for part in next(iter(contenders.values()))["dense_components"]:
+        measures[part.replace("_", " ")] = [
+            contenders[name]["dense_components"][part] for name in names
+        ]
+    for index, (label, values) in enumerate(measures.items()):
+        right.plot(values, names, "o", color=f"C{index}", alpha=0.7, label=label)
+    right.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    right.grid(alpha=0.25)
+    left.invert_yaxis()
     return figure
 
 

@@ -92,6 +92,7 @@ class Agent(nn.Module):
     def __init__(self, config: AgentConfig | None = None) -> None:
         super().__init__()
         self.config = config or AgentConfig()
+        self.bf16 = False  # the encoder's matrix products in bfloat16 (autocast); see `encode`
         width, hidden = self.config.width, self.config.hidden
         self.register_buffer("feature_mean", torch.zeros(BEAT_FEATURES))
         self.register_buffer("feature_std", torch.ones(BEAT_FEATURES))
@@ -122,7 +123,15 @@ class Agent(nn.Module):
         self.feature_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
     def encode(self, batch: dynamics.PassageBatch) -> Tensor:
-        """(B, T, D); padding is 0 and changes nothing."""
+        """(B, T, D) float32; padding is 0 and changes nothing.
+
+        With `bf16` its matrix products are in bfloat16; decisions stay in float32, because acting
+        and updating have to agree on small differences of log-probabilities.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self._encode(batch).float()
+
+    def _encode(self, batch: dynamics.PassageBatch) -> Tensor:
         valid = batch.valid
         features = (batch.features - self.feature_mean) / self.feature_std
         position = _position(valid.shape[1], batch.features.device).expand(len(valid), -1, -1)

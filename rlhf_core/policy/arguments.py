@@ -34,6 +34,16 @@ examples:
     python -m rlhf_core.train_rlhf --data_dir songs --output_dir run3 --algorithm dpo \\
         --policy run1/models/policy_final.pt --preferences votes.parquet
 
+what to turn when (logs/training.log and the plot show it):
+  the reward hardly rises       more --total_steps; a higher --kl_target, or a lower --beta (DPO)
+  edits are all alike           a lower --kl_target, a higher --entropy_weight or --beta; the
+                                gate says so too ("it repeats itself")
+  the reward rises, listeners   the reward model is exploited: gather votes on pairs of this
+  shrug                         version, --lcb 2, a lower --kl_target, fewer steps
+  it forgets what it could      --dense_reward_weight up (both weights count in deviations)
+  keep_ratio runs away          votes seldom compare edits of other lengths: generate "broad" pairs
+  it stops and starts           --checkpoint goes on, bit for bit, from any checkpoint_N.pt
+
 outputs, under --output_dir: models/policy_best.pt, models/policy_final.pt,
 models/checkpoint_{N}.pt, logs/training_history.json, logs/training.log,
 logs/training_progress.png, and metrics.jsonl, status.json, results.json for the app.
@@ -68,13 +78,26 @@ def build_parser() -> argparse.ArgumentParser:
     )
     loop = parser.add_argument_group("the loop")
     _number(loop, "--total_steps", int, TrainingConfig, "beats of edits, from the very beginning")
-    _choice(loop, "--algorithm", ALGORITHMS, TrainingConfig.algorithm)
-    _number(loop, "--n_steps", int, TrainingConfig, "steps that one update learns from, at least")
+    _choice(loop, "--algorithm", ALGORITHMS, TrainingConfig.algorithm, "how it learns")
+    _number(
+        loop,
+        "--n_steps",
+        int,
+        TrainingConfig,
+        "steps that an update learns from, at least (DPO: then new pairs)",
+    )
     _number(loop, "--edits", int, TrainingConfig, "edits of a passage that an update compares")
     _number(loop, "--save_interval", int, TrainingConfig, "steps between checkpoints")
     _number(loop, "--log_every", int, TrainingConfig, "updates between lines of the log")
+    _number(loop, "--plot_every", int, TrainingConfig, "updates between plots")
     _number(loop, "--seed", int, TrainingConfig, "same seed, same data, same weights")
     loop.add_argument("--device", default="cpu", help="cpu or cuda:0 (cpu)")
+    loop.add_argument(
+        "--bf16",
+        action="store_true",
+        default=None,
+        help="encode passages in bfloat16: where matrix products are what takes the time (GPUs)",
+    )
     loop.add_argument(
         "--threads",
         type=int,
@@ -85,7 +108,13 @@ def build_parser() -> argparse.ArgumentParser:
     loop.add_argument(
         "--tensorboard", action="store_true", help="TensorBoard event files in logs/tensorboard"
     )
-    loop.add_argument("--log_level", default="INFO", type=str.upper, choices=LOG_LEVELS)
+    loop.add_argument(
+        "--log_level",
+        default="INFO",
+        type=str.upper,
+        choices=LOG_LEVELS,
+        help="how much the terminal shows (INFO)",
+    )
     _reward_arguments(parser.add_argument_group("reward"))
     _algorithm_arguments(parser)
     return parser
@@ -97,7 +126,7 @@ def _reward_arguments(group: argparse._ArgumentGroup) -> None:
     _number(group, "--dense_reward_weight", float, config, "weight of the four plain rules")
     _number(group, "--reward_scale", float, config, "times the learned reward")
     _number(group, "--reward_offset", float, config, "plus the learned reward")
-    _choice(group, "--learned", LEARNED, config.learned)
+    _choice(group, "--learned", LEARNED, config.learned, "what is paid where votes leave doubt")
     _number(group, "--lcb", float, config, "lower-bound: posterior deviations below the mean")
     group.add_argument(
         "--clamp_reward",
@@ -114,9 +143,13 @@ def _algorithm_arguments(parser: argparse.ArgumentParser) -> None:
     both.add_argument(
         "--epochs", type=int, help=f"passes over an update ({PPOConfig.epochs}, {DPOConfig.epochs})"
     )
-    both.add_argument("--minibatch", type=int, help="episodes, or pairs, of an optimiser step (8)")
+    both.add_argument(
+        "--minibatch", type=int, help="episodes (8), or pairs (4), of an optimiser step"
+    )
+    _number(both, "--max_grad_norm", float, PPOConfig, "gradients longer than this are shortened")
     ppo = parser.add_argument_group("PPO")
     _number(ppo, "--clip", float, PPOConfig, "limit of the probability ratio's change")
+    _number(ppo, "--gamma", float, PPOConfig, "discount per beat; the reward comes at the end")
     _number(ppo, "--gae_lambda", float, PPOConfig, "1: full returns; lower: trust the value more")
     _number(ppo, "--entropy_weight", float, PPOConfig, "reward for staying varied")
     ppo.add_argument(
@@ -132,7 +165,7 @@ def _algorithm_arguments(parser: argparse.ArgumentParser) -> None:
     _number(ppo, "--kl_weight", float, PPOConfig, "where the KL penalty begins; 0: none")
     dpo = parser.add_argument_group("DPO")
     _number(dpo, "--beta", float, DPOConfig, "how dearly leaving the reference is paid")
-    _choice(dpo, "--loss", LOSSES, DPOConfig.loss)
+    _choice(dpo, "--loss", LOSSES, DPOConfig.loss, "of a pair")
     _number(dpo, "--label_smoothing", float, DPOConfig, "chance that a vote is wrong")
     _number(dpo, "--strength_margin", float, DPOConfig, "margin for each step of a vote's strength")
     dpo.add_argument(
@@ -144,8 +177,8 @@ def _number(group: Any, flag: str, kind: type, config: type, what: str) -> None:
     group.add_argument(flag, type=kind, help=f"{what} ({getattr(config, flag[2:])})")
 
 
-def _choice(group: Any, flag: str, choices: Sequence[str], default: str) -> None:
-    group.add_argument(flag, choices=choices, help=f"({default})")
+def _choice(group: Any, flag: str, choices: Sequence[str], default: str, what: str) -> None:
+    group.add_argument(flag, choices=choices, help=f"{what} ({default})")
 
 
 @dataclass(frozen=True)

@@ -150,15 +150,16 @@ class Maker:
             for actions in sample(self.agent, item, rng, CHOSEN_FROM_POLICY, self.temperature)
         ]
         edits += [self._preset(item, rng) for _ in range(CHOSEN_FROM_PRESETS)]
-        pairs = [
-            (a, b)
-            for a, b in combinations(range(len(edits)), 2)
-            if different_beats(edits[a].edl, edits[b].edl) >= MIN_DIFFERENT_BEATS
-        ]
+        possible = list(combinations(range(len(edits)), 2))
+        pairs: list[tuple[int, int]] = []
+        for index in rng.permutation(len(possible)):  # comparing two edits is what takes time
+            a, b = possible[int(index)]
+            if different_beats(edits[a].edl, edits[b].edl) >= MIN_DIFFERENT_BEATS:
+                pairs.append((a, b))
+                if len(pairs) == CHOSEN_PAIRS:
+                    break
         if not pairs:
             return self.pair("broad", item, rng)
-        picked = rng.permutation(len(pairs))[:CHOSEN_PAIRS]
-        pairs = [pairs[int(i)] for i in picked]
         apart = _differences(self.reward, item, edits, pairs)
         best = int(_information(self.reward, apart, self.asked.now(self.reward)).argmax())
         self.asked.add(self.reward, apart[best])

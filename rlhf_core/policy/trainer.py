@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from rlhf_core import history
@@ -49,6 +50,7 @@ class TrainingConfig:
     total_steps counts beats of edits, decided or forced; n_steps is how many an update learns
     from at least (whole episodes). edits: how many edits of a passage a roll-out holds; they
     share its encoding, which is most of the work, so more are faster and see fewer passages.
+    bf16: encode in bfloat16 (autocast): for GPUs, and CPUs that have it, with larger networks.
     """
 
     algorithm: str = "ppo"
@@ -59,6 +61,7 @@ class TrainingConfig:
     log_every: int = 10
     plot_every: int = 20
     seed: int = 0
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
@@ -66,6 +69,8 @@ class TrainingConfig:
         counts = (self.total_steps, self.n_steps, self.edits, self.save_interval, self.log_every)
         if min(*counts, self.plot_every) < 1:
             raise ConfigError(f"step counts and intervals must be positive: {self}")
+        if self.algorithm == "dpo" and self.edits < 2:
+            raise ConfigError("DPO compares edits of a passage: --edits must be at least 2")
 
 
 class RLHFTrainer:
@@ -103,6 +108,7 @@ class RLHFTrainer:
         self.agent, self.items, self.reward = agent, list(items), reward
         self.config, self.run, self.lineage = config or TrainingConfig(), run, lineage or {}
         self.reference = reference if reference is not None else copy_of(agent)
+        self.agent.bf16 = self.reference.bf16 = self.config.bf16
         self.votes, self.reward_config = votes, reward_config or {}
         self.held_out = list(held_out)[:HELD_OUT_PASSAGES]
         self.held_out_reward = held_out_reward or reward
@@ -194,17 +200,18 @@ class RLHFTrainer:
             return rollout, self.reward(rollout.batch, rollout.actions, items * edits)
 
     def _preference_pairs(self) -> tuple[Rollout, EditRewards, PairBatch]:
-        """Pairs to learn from: votes, or two edits of each passage ranked by the reward."""
+        """Pairs to learn from: votes, or the policy's own edits of now ranked by the reward."""
         if self.votes is not None:
             pairs = self.votes.draw(self.config.n_steps, self.generator, self.agent.device)
             beats = MONITOR_EPISODES * self.items[0][1].n_beats
             rollout, rewards = self._collect_rollouts_with_learned_rewards(beats, edits=1)
             return rollout, rewards, pairs
-        rollout, rewards = self._collect_rollouts_with_learned_rewards(edits=2)
-        half = len(rewards.total) // 2
-        first, second = rewards.total[:half], rewards.total[half:]
-        label = 0.5 + 0.5 * torch.sign(first - second)
-        pairs = PairBatch(rollout.passages, rollout.actions[:half], rollout.actions[half:], label)
+        rollout, rewards = self._collect_rollouts_with_learned_rewards()
+        better, worse = ranked_pairs(rewards.total, rollout.passage)
+        label = 0.5 + 0.5 * torch.sign(rewards.total[better] - rewards.total[worse])
+        pairs = PairBatch(
+            rollout.batch.select(better), rollout.actions[better], rollout.actions[worse], label
+        )
         return rollout, rewards, pairs
 
     # ---- what is written
@@ -351,6 +358,23 @@ class RLHFTrainer:
         if self.columns:  # trainings of before this column was
             self.columns.setdefault("held_out_reward", [None] * len(self.columns["step"]))
         self.step, self.episode, self.best = state["step"], state["episode"], state["best"]
+
+
+def ranked_pairs(rewards: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs of edits of one passage, each edit in one pair: rows (N,) of the better and the worse.
+
+    Among E edits of a passage the k-th best meets the (k + E / 2)-th, so that no pair is of two
+    edits that are nearly alike; of an odd number the middle one is left out.
+    rewards (B,); group (B,) long, which passage each edit is of.
+    """
+    better, worse = [], []
+    for number in range(int(group.max()) + 1):
+        rows = (group == number).nonzero().squeeze(1)
+        ranked = rows[rewards[rows].argsort(descending=True, stable=True)]
+        half = len(ranked) // 2
+        better.append(ranked[:half])
+        worse.append(ranked[len(ranked) - half :])
+    return torch.cat(better), torch.cat(worse)
 
 
 def copy_of(agent: Agent) -> Agent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ import torch
 from rlhf_core import evaluation, train_rlhf
 from rlhf_core.policy import generate, imitation
 from rlhf_core.policy.agent import Agent, load_policy, save_policy
+from rlhf_core.policy.arguments import build_parser, settings_of
+from rlhf_core.policy.dpo import DPOConfig
+from rlhf_core.policy.ppo import PPOConfig
+from rlhf_core.policy.trainer import TrainingConfig
 from rlhf_core.reward.checkpoint import load_reward
 from rlhf_core.runs import read_lines
 from rlhf_core.train_rlhf import LearnedRewardConfig, RLHFTrainer
@@ -189,6 +194,37 @@ def test_unknown_flags_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert flag in text
 
 
+def test_every_setting_has_a_flag_that_says_what_it_is() -> None:
+    """And none is forgotten when a config gets a new field."""
+    parser = build_parser()
+    said = {action.dest: action.help or "" for action in parser._actions}
+    elsewhere = {
+        "checkpoint_path": "reward_model",
+        "minibatch_episodes": "minibatch",
+        "minibatch_pairs": "minibatch",
+    }
+    for config in (TrainingConfig, PPOConfig, DPOConfig, LearnedRewardConfig):
+        for field in fields(config):
+            assert elsewhere.get(field.name, field.name) in said, f"{config.__name__}.{field.name}"
+    assert all(len(text) > 3 for text in said.values()), said
+    given = parser.parse_args(["--data_dir", "x", "--bf16", "--no_group_baseline", "--lr", "0.1"])
+    made = settings_of(given, None)
+    assert made.training.bf16 and not made.ppo.group_baseline
+    assert (made.ppo.lr, made.dpo.lr, made.ppo.epochs) == (0.1, 0.1, PPOConfig.epochs)
+
+
+def test_out_of_gpu_memory_gets_advice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full(args: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(train_rlhf, "run", full)
+    assert train_rlhf.main(["--data_dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "--n_steps" in error and "--minibatch" in error and "--device cpu" in error
+
+
 def test_guide_names() -> None:
     config = LearnedRewardConfig()
     assert (config.learned_reward_weight, config.dense_reward_weight) == (0.8, 0.2)
@@ -204,6 +240,7 @@ def test_evaluation_without_a_reward_model(
 ) -> None:
     argv = ["--checkpoint", str(policy), "--test_dir", str(data_dir), "--no_reward"]
     argv += ["--parent", str(policy), "--output_dir", str(tmp_path / "ev"), "--edits", "2"]
+    argv += ["--examples", "1"]
     assert evaluation.main(argv) == 0
     results = json.loads((tmp_path / "ev/results.json").read_text())
     assert results["songs"] == 1, "data_dir/test is what is tested on"
@@ -212,4 +249,11 @@ def test_evaluation_without_a_reward_model(
     assert results["contenders"]["keep_all"]["duration_ratio"] == pytest.approx(1)
     assert results["verdict"]["decision"] == "doubtful"
     assert "verdict: doubtful" in capsys.readouterr().out
-    assert (tmp_path / "ev/evaluation.png").is_file()
+    assert (tmp_path / "ev/evaluation.png").is_file() and (tmp_path / "ev/edits.png").is_file()
+    (example,) = results["examples"]
+    files = {name: soundfile.info(path) for name, path in example["files"].items()}
+    assert {"original", "policy", "parent", "random", "heuristic_tight"} <= set(files)
+    assert "keep_all" not in files
+    start, end = example["passage"]
+    assert files["original"].duration > 0.2 * (end - start), "a beat is longer than that"
+    assert files["heuristic_very_tight"].duration < files["original"].duration

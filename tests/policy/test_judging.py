@@ -14,7 +14,7 @@ from rlhf_core import judge_policy, simulate_votes
 from rlhf_core.audio.library import load_song
 from rlhf_core.audio_judges import AUDIO_JUDGES
 from rlhf_core.errors import ConfigError
-from rlhf_core.judges import JUDGES
+from rlhf_core.judges import JUDGES, cast_vote
 from rlhf_core.judging import Annotator
 from rlhf_core.policy.agent import Agent, save_policy
 from rlhf_core.runs import read_lines
@@ -74,11 +74,39 @@ def test_a_judge_who_listens_votes_by_what_it_hears(data_dir: Path, tmp_path: Pa
     assert simulate_votes.main([*argv, "--judge", "nobody"]) == 2
 
 
+def test_a_judge_votes_in_the_manner_that_is_asked_for(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows_of(data_dir)), "utf-8")
+
+    def choices(*more: str) -> list[str]:
+        out = tmp_path / "_".join(more)
+        argv = ["--pairs", str(pairs), "--data_dir", str(data_dir), "--output_dir", str(out)]
+        assert simulate_votes.main([*argv, "--judge", "heard_bright", *more]) == 0
+        return [vote["choice"] for vote in read_lines(out / "votes.jsonl")]
+
+    assert set(choices("--skip", "1")) == {"skip"}
+    assert set(choices("--both_bad", "1", "--noise", "0")) <= {"both_bad", "a", "b"}
+    assert "both_bad" in choices("--both_bad", "1", "--noise", "0")
+    assert set(choices("--side_bias", "99", "--lapse", "0")) == {"a"}
+    assert set(choices("--side_bias", "-99", "--lapse", "0")) == {"b"}
+    assert set(choices("--tie_margin", "99", "--lapse", "0")) == {"tie"}
+    assert set(choices("--tie_margin", "99", "--lapse", "1")) <= {"a", "b"}
+    wrong = ["--pairs", str(pairs), "--data_dir", str(data_dir), "--output_dir", str(tmp_path)]
+    assert simulate_votes.main([*wrong, "--lapse", "2"]) == 2
+    assert "shares between 0 and 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        simulate_votes.main(["--help"])
+    told = capsys.readouterr().out
+    assert all(f"  {name} " in told for name in (*READING, *LISTENING))
+
+
 def test_noise_of_one_leaves_about_seventy_percent_consistent() -> None:
     judge, rng = Annotator("heard_even"), np.random.default_rng(0)
     differences = rng.normal(0, 7.0, 4000)  # decibels, or whatever it hears in
     unit = judge.unit(differences)
-    votes = [simulate_votes.cast_vote(d / unit, 0.0, rng) for d in differences]
+    votes = [cast_vote(d / unit, 0.0, rng) for d in differences]
     decided = [(c, d) for (c, _), d in zip(votes, differences, strict=True) if c in "ab"]
     right = np.mean([(choice == "a") == (d > 0) for choice, d in decided])
     assert 0.65 < right < 0.75

@@ -20,7 +20,7 @@ from rlhf_core.policy.dpo import DPOConfig, DPOTrainer, PairBatch
 from rlhf_core.policy.ppo import PPOConfig, PPOTrainer
 from rlhf_core.policy.rewards import EditRewards, Item, RewardSource
 from rlhf_core.policy.rollout import collect, evaluate
-from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
+from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of, ranked_pairs
 from rlhf_core.policy.votes import VotePairs
 from rlhf_core.reward.dataset import Vote
 from rlhf_core.types import Passage
@@ -66,7 +66,7 @@ def test_dpo_on_ranked_pairs_learns_to_cut(
 ) -> None:
     before = keep_ratio(small_agent, items)
     config = TrainingConfig("dpo", total_steps=12_000, n_steps=1200, save_interval=100_000)
-    dpo = DPOConfig(lr=3e-3, beta=0.05, minibatch_pairs=5)
+    dpo = DPOConfig(lr=3e-3, beta=0.3, minibatch_pairs=5)
     trainer = RLHFTrainer(small_agent, items, likes_cuts, tmp_path, config, dpo=dpo)
     trainer.train()
     assert keep_ratio(small_agent, items) < before - 0.15
@@ -100,6 +100,13 @@ def test_dpo_on_given_pairs_prefers_the_chosen(
     end, log = trainer.loss(pairs)
     assert log["accuracy"] == 1.0 and end < start
     assert log["chosen_log_prob"] > log["rejected_log_prob"]
+
+
+def test_ranked_pairs_by_hand() -> None:
+    """Passage 0 has edits 0, 2, 4, 6 and passage 1 has 1, 3, 5: the k-th meets the (k + E/2)-th."""
+    rewards = torch.tensor([1.0, 9.0, 4.0, 7.0, 2.0, 8.0, 3.0])
+    better, worse = ranked_pairs(rewards, torch.tensor([0, 1, 0, 1, 0, 1, 0]))
+    assert list(zip(better.tolist(), worse.tolist(), strict=True)) == [(2, 4), (6, 0), (1, 3)]
 
 
 def test_votes_become_labels_and_margins(small_agent: Agent, items: list[Item]) -> None:

@@ -115,3 +115,17 @@ def test_config_checks_itself() -> None:
         AgentConfig(width=30, heads=4)
     mask = torch.ones(1, 10, dtype=torch.bool)
     assert masked_log_probs(torch.zeros(1, 10), mask).exp().sum().item() == pytest.approx(1.0)
+
+
+def test_bf16_encodes_nearly_the_same_and_decides_in_float32(
+    small_agent: Agent, items: list[Item]
+) -> None:
+    batch = PassageBatch.from_passages(items)
+    exact = small_agent.encode(batch)
+    small_agent.bf16 = True
+    near = small_agent.encode(batch)
+    assert near.dtype == torch.float32 and not torch.equal(near, exact)
+    assert float((near - exact).abs().max()) < 0.1
+    rollout = collect(small_agent, batch, torch.Generator().manual_seed(0))
+    log_probs, _ = evaluate(small_agent, rollout)
+    assert log_probs.dtype == torch.float32
