@@ -325,9 +325,17 @@ def evaluation_figures(results: Row) -> Row:
     if verdict is not None:
         figures["gate"] = {
             "verdict": GATES[verdict["decision"]],
-            "reasons": list(verdict["reasons"]),
+            "reasons": [*verdict["reasons"], *_whose_judgement(results)],
         }
     return figures
+
+
+def _whose_judgement(results: Row) -> list[str]:
+    """A reward that judges what was trained on it agrees with itself: that is to be known."""
+    judge = results.get("judged_by")
+    if judge is None or judge.get("withheld_votes"):
+        return []
+    return ["the reward that trained it also judged it: listen, and let people compare the two"]
 
 
 def version_prefix(settings: Row, prefix: str) -> str:
