@@ -8,7 +8,8 @@ from typing import Any
 
 from feedback_app.commands_figures import add_find, add_people, add_results
 from feedback_app.exchange.query import AUDIO, POOLS, SPLITS, SUFFIXES
-from rlhf_core.tastes import LISTENING, READING
+from rlhf_core.manner import add_arguments as add_manner
+from rlhf_core.tastes import LISTENING, READING, listed
 
 DESCRIPTION = """Teach an audio editor by listening: people compare pairs of edits in the browser,
 their votes train a reward model, the reward model trains the editing policy, the new policy makes
@@ -240,14 +241,16 @@ def _training(commands: Commands) -> None:
     simulate = commands.add(
         "simulate",
         "Dry run: a program votes instead of people",
-        "Its pairs are never shown to people, its votes are marked as simulated.",
+        "Its pairs are never shown to people, its votes are marked as simulated.\n\n"
+        f"judges who read the edit and its beats:\n{listed(READING)}\n\n"
+        f"judges who hear the rendered audio (slower):\n{listed(LISTENING)}",
     )
     simulate.add_argument(
-        "--judge", default="mixture", help=f"whose taste: {', '.join([*READING, *LISTENING])}"
+        "--judge", default="mixture", metavar="NAME", help="whose taste, of those above (mixture)"
     )
     simulate.add_argument("--rounds", type=int, default=1)
     simulate.add_argument("--votes", type=int, default=50, help="votes a round (50)")
-    simulate.add_argument("--noise", type=float, default=1.0, help="0: never errs (1)")
+    add_manner(simulate, "-")
     simulate.add_argument("--total-steps", type=int, default=20000, help="a round (20000)")
     simulate.add_argument("--seed", type=int, default=0)
     dry = commands.group("dry-runs", "What dry runs came to")

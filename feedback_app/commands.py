@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from feedback_app.snapshots import write_snapshot
 from feedback_app.store import Store
 from feedback_app.workspace import Workspace
 from rlhf_core.files import atomic_path, write_json
+from rlhf_core.manner import manner_of
 
 KINDS = (
     "analyse", "bootstrap", "imitation", "generate", "rank",
@@ -235,11 +236,17 @@ def _evaluate(settings: Row, context: Context) -> tuple[list[str], Row]:
     return argv, settings
 
 
+def _manner(settings: Row) -> list[str]:
+    """How a judge answers, as options; all are written out, so that the run can be told."""
+    manner = asdict(manner_of(settings))
+    return [text for name, value in manner.items() for text in (f"--{name}", f"{value:g}")]
+
+
 def _simulate(settings: Row, context: Context) -> tuple[list[str], Row]:
     pairs = context.workspace.runs / settings["chain"]["pairs_run"] / "pairs.jsonl"
     argv = [
         *context.module("simulate_votes"), "--pairs", str(pairs), *context.data(),
-        "--judge", settings["judge"], "--noise", f"{settings['noise']:g}",
+        "--judge", settings["judge"], *_manner(settings),
         "--seed", str(_seed(settings)),
     ]  # fmt: skip
     return argv, settings

@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import asdict
 from datetime import datetime
 
 from feedback_app.database import Row, utc_now
 from feedback_app.errors import ConflictError, InvalidError
 from feedback_app.operations_base import Base, plain
 from feedback_app.readings import results_of
+from rlhf_core.errors import ConfigError
+from rlhf_core.manner import Manner, manner_of
 from rlhf_core.tastes import LISTENING, READING
 
 MAX_ROUNDS = 20
 MAX_VOTES = 2000
 STEPS_A_ROUND = 6
+USUAL = Manner()
 
 
 class DryRunOperations(Base):
@@ -44,8 +48,13 @@ class DryRunOperations(Base):
         noise: float = 1.0,
         total_steps: int = 20000,
         seed: int = 0,
+        tie_margin: float = USUAL.tie_margin,
+        lapse: float = USUAL.lapse,
+        skip: float = USUAL.skip,
+        side_bias: float = USUAL.side_bias,
+        both_bad: float = USUAL.both_bad,
     ) -> Row:
-        """Start a dry run; {run_id, dry_run}."""
+        """Start a dry run; {run_id, dry_run}. How the judge answers: see `rlhf_core.manner`."""
         if judge not in READING and judge not in LISTENING:
             known = ", ".join([*READING, *LISTENING])
             raise InvalidError(f"there is no judge {judge!r}; known: {known}")
@@ -53,12 +62,16 @@ class DryRunOperations(Base):
             raise InvalidError(f"rounds must be 1 to {MAX_ROUNDS} and votes 1 to {MAX_VOTES}")
         if not 0 <= noise <= 20:
             raise InvalidError(f"noise is {noise}; it must be 0 (never errs) to 20")
+        try:
+            how = asdict(Manner(noise, tie_margin, lapse, skip, side_bias, both_bad))
+        except ConfigError as error:
+            raise InvalidError(str(error)) from error
         policy = self._policy_settings("ppo", total_steps, 0.8, 0.2, "cpu", seed, None, False)
         active, reward = self.store.active_policy(), self.store.active_reward_model()
         assert active is not None  # `_policy_settings` has asked
         name = self._next_dry_run()
         plan = {
-            "judge": judge, "rounds": rounds, "votes": votes, "noise": noise,
+            "judge": judge, "rounds": rounds, "votes": votes, **how,
             "total_steps": total_steps, "seed": seed,
         }  # fmt: skip
         chain = {
@@ -202,7 +215,7 @@ class DryRunOperations(Base):
 def _round(number: int, plan: Row, policy: Row) -> list[Row]:
     """The steps of one round. Each round has a seed of its own."""
     own = {"round": number + 1, "seed": plan["seed"] + number}
-    votes = {"judge": plan["judge"], "noise": plan["noise"]}
+    votes = {"judge": plan["judge"], **asdict(manner_of(plan))}
     steps: tuple[tuple[str, Row], ...] = (
         ("generate", {"count": plan["votes"]}),
         ("simulate", votes),

@@ -17,7 +17,6 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,12 +24,11 @@ from rlhf_core.audio.feature_table import FEATURE_SLICES, STEMS
 from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import OutputOrder, PassageBatch, output_order, reward_inputs
 from rlhf_core.errors import ConfigError
+from rlhf_core.manner import Manner as Manner
+from rlhf_core.manner import cast_vote as cast_vote
 from rlhf_core.tastes import READING
 
-TIE_MARGIN: Final = 0.25  # of the noise: closer than this looks the same to a judge
-LAPSE: Final = 0.02  # share of votes given without listening
 BAR_BEATS: Final = 4  # over how many beats two moments are compared
-STRENGTH_STEPS: Final = (0.8, 1.8)  # felt differences, in units of noise, for strength 2 and 3
 
 
 class Heard:
@@ -251,61 +249,3 @@ def judge_named(name: str) -> Judge:
     if name not in JUDGES:
         raise ConfigError(f"no judge {name!r}; there are: {', '.join(JUDGES)}")
     return JUDGES[name]
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How a judge answers, whatever its taste (the teachers of B-Pref, Lee et al. 2021).
-
-    noise: temperature: p(a) is the sigmoid of the score difference over it; 0 never errs, and ties
-    only what is equal. tie_margin: felt differences below it, in units of noise, are ties. lapse:
-    share of votes given without listening. skip: share not given ("can't judge"). side_bias: logits
-    added for the edit on the left. both_bad: a score below which both sides together are bad.
-    """
-
-    noise: float = 1.0
-    tie_margin: float = TIE_MARGIN
-    lapse: float = LAPSE
-    skip: float = 0.0
-    side_bias: float = 0.0
-    both_bad: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.noise < 0 or self.tie_margin < 0:
-            raise ConfigError(f"a judge's noise and tie margin are 0 or more, got {self}")
-        if not (0 <= self.lapse <= 1 and 0 <= self.skip <= 1):
-            raise ConfigError(f"lapse and skip are shares between 0 and 1, got {self}")
-
-    def answer(
-        self, score_a: float, score_b: float, rng: np.random.Generator, a_left: bool | None = None
-    ) -> tuple[str, int | None]:
-        """One simulated vote: (choice, strength), choice one of a, b, tie, both_bad, skip.
-
-        a_left: which side a was on; None where no side is known (then no bias either).
-        """
-        if self.skip and rng.random() < self.skip:
-            return "skip", None
-        if self.noise == 0:
-            choice = "tie" if score_a == score_b else "a" if score_a > score_b else "b"
-            return choice, None if choice == "tie" else 2
-        if rng.random() < self.lapse:
-            return ("a" if rng.random() < 0.5 else "b"), 1
-        if self.both_bad is not None and max(score_a, score_b) < self.both_bad:
-            return "both_bad", None
-        felt = (score_a - score_b) / self.noise + float(rng.logistic())
-        if a_left is not None:
-            felt += self.side_bias if a_left else -self.side_bias
-        if abs(felt) < self.tie_margin:
-            return "tie", None
-        strength = 1 + sum(abs(felt) > step for step in STRENGTH_STEPS)
-        return ("a" if felt > 0 else "b"), strength
-
-
-def cast_vote(
-    score_a: float, score_b: float, rng: np.random.Generator, noise: float = 1.0
-) -> tuple[str, int | None]:
-    """A simulated vote of a judge with the usual manner: (choice, strength), choice a, b or tie.
-
-    noise about 1 gives votes that agree with the judge's order about 70 % of the time.
-    """
-    return Manner(noise).answer(score_a, score_b, rng)

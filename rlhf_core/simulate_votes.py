@@ -5,7 +5,7 @@
 
 Reads pairs as `policy.generate` writes them and appends one line per vote to RUN/votes.jsonl:
 {vote_id, pair_id, annotator "judge:NAME", choice, strength}. The votes are simulated and are
-stored as such; the same seed gives the same votes.
+stored as such; the same seed gives the same votes. a is always on the left.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -24,10 +25,10 @@ from tqdm import tqdm
 from rlhf_core.audio.library import Song, load_library
 from rlhf_core.editing.actions import check_actions
 from rlhf_core.errors import CoreError, DataError
-from rlhf_core.judges import cast_vote
 from rlhf_core.judging import Annotator
+from rlhf_core.manner import Manner, add_arguments, manner_of
 from rlhf_core.runs import RunFolder, read_lines, running
-from rlhf_core.tastes import LISTENING, READING
+from rlhf_core.tastes import LISTENING, READING, listed
 from rlhf_core.types import Passage
 
 NAMESPACE = UUID("5d0f1c52-6f0e-4b56-9d59-3f6a0f2c8f11")
@@ -46,10 +47,10 @@ def votes(
     songs: Sequence[Song],
     judge: Annotator,
     seed: int,
-    noise: float,
+    manner: Manner,
     report: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, Any]]:
-    """One vote on every pair. Raises DataError for a pair of an unknown song."""
+    """One vote on every pair, in a manner. Raises DataError for a pair of an unknown song."""
     known = {song.state.song_id: song for song in songs}
     scores: dict[int, tuple[float, float]] = {}
     for index in sorted(range(len(rows)), key=lambda i: str(rows[i]["song_id"])):
@@ -61,12 +62,14 @@ def votes(
         scores[index] = liking(rows[index], known[song_id], judge)
         report(len(scores))
     unit = judge.unit(np.array([a - b for a, b in scores.values()]))
+    floor = manner.floor(np.array([max(pair) / unit for pair in scores.values()]))
     rng = np.random.default_rng(seed)
+    how = "/".join(f"{value:g}" for value in astuple(manner))
     cast = []
     for index, row in enumerate(rows):
         score_a, score_b = scores[index]
-        choice, strength = cast_vote(score_a / unit, score_b / unit, rng, noise)
-        name = f"{judge.name}/{seed}/{noise}/{row['pair_id']}"
+        choice, strength = manner.answer(score_a / unit, score_b / unit, rng, True, floor)
+        name = f"{judge.name}/{seed}/{how}/{row['pair_id']}"
         cast.append(
             {
                 "vote_id": str(uuid5(NAMESPACE, name)),
@@ -83,14 +86,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m rlhf_core.simulate_votes",
         description="Let a simulated annotator vote on pairs (for dry runs and tests only).",
-        epilog="Judges: "
-        + "; ".join(f"{name} ({taste})" for name, taste in (READING | LISTENING).items()),
+        epilog="Judges who read the edit and its beats:\n"
+        + listed(READING)
+        + "\n\nJudges who hear the rendered audio (slower):\n"
+        + listed(LISTENING),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--pairs", type=Path, required=True, help="pairs.jsonl of policy.generate")
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train/*.wav …")
     parser.add_argument("--cache_dir", type=Path, help="analysed songs (default: DATA_DIR/.cache)")
-    parser.add_argument("--judge", default="mixture", help="who votes (mixture)")
-    parser.add_argument("--noise", type=float, default=1.0, help="0: never errs (1)")
+    parser.add_argument(
+        "--judge",
+        default="mixture",
+        metavar="NAME",
+        help="who votes, one of those below (mixture)",
+    )
+    add_arguments(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_dir", type=Path, default=Path(), help="the run's folder (here)")
     return parser
@@ -104,7 +115,8 @@ def _run(args: argparse.Namespace) -> None:
         rows = read_lines(args.pairs)
     except json.JSONDecodeError as error:
         raise DataError(f"{args.pairs}: not JSON lines ({error})") from error
-    run = RunFolder(args.output_dir, "simulate", {"judge": judge.name, "noise": args.noise})
+    manner = manner_of(vars(args))
+    run = RunFolder(args.output_dir, "simulate", {"judge": judge.name, **asdict(manner)})
     with running(run), tqdm(total=len(rows), unit="vote", disable=None) as bar:
         songs = load_library(args.data_dir, args.cache_dir)
 
@@ -113,7 +125,7 @@ def _run(args: argparse.Namespace) -> None:
             run.progress(done / len(rows), f"{done} of {len(rows)} pairs judged")
 
         counts: dict[str, int] = {}
-        for vote in votes(rows, songs, judge, args.seed, args.noise, report):
+        for vote in votes(rows, songs, judge, args.seed, manner, report):
             run.append("votes.jsonl", vote)
             counts[vote["choice"]] = counts.get(vote["choice"], 0) + 1
         run.finish({"votes": len(rows), "choices": counts, "simulated": True})

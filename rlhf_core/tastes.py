@@ -7,6 +7,7 @@ Apart from their code, so that a page can offer them without loading what they c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -35,3 +36,8 @@ LISTENING: Final = MappingProxyType(
         "heard_even": "no quiet holes",
     }
 )
+
+
+def listed(tastes: Mapping[str, str]) -> str:
+    """Names and tastes, one a line, for a help text."""
+    return "\n".join(f"  {name:<18} {taste}" for name, taste in tastes.items())

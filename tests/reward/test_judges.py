@@ -123,7 +123,10 @@ def test_a_manner_skips_lapses_and_leans_to_a_side() -> None:
     careless = Manner(noise=1e-3, lapse=0.2, tie_margin=0.0)
     right = [careless.answer(1.0, 0.0, rng)[0] == "a" for _ in range(n)]
     assert np.mean(right) == pytest.approx(0.9, abs=0.02)
-    harsh = Manner(both_bad=0.0, lapse=0.0)
-    assert harsh.answer(-1.0, -2.0, rng) == ("both_bad", None)
+    harsh = Manner(both_bad=0.25, lapse=0.0)
+    floor = harsh.floor(np.arange(8.0))
+    assert floor == 2.0 and Manner().floor(np.arange(8.0)) is None
+    assert harsh.answer(1.9, -2.0, rng, floor=floor) == ("both_bad", None)
+    assert harsh.answer(9.0, 2.1, rng, floor=floor)[0] != "both_bad"
     with pytest.raises(ConfigError, match="shares"):
         Manner(skip=1.5)
