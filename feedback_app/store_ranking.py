@@ -14,6 +14,7 @@ from feedback_app.database import Database, Row, utc_now
 from feedback_app.json_columns import decoded
 
 RANKED_POOLS: Final = ("chosen", "broad")
+AT_ONCE: Final = 400  # rows of one statement
 _WAITING = """FROM pairs AS p JOIN songs AS s USING (song_id)
     LEFT JOIN (
         SELECT pair_id, count(DISTINCT annotator) AS taken FROM assignments
@@ -52,21 +53,18 @@ class RankRows:
 
     def put_scores(self, cursor: Any, run: Row, rows: Sequence[Row]) -> int:
         """Take in a ranking's rows; the newest score of a pair replaces the one before."""
-        cursor.executemany(
-            "INSERT OR REPLACE INTO pair_scores VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    row["pair_id"],
-                    run["settings"]["reward_model"],
-                    float(row["information"]),
-                    int(row["place"]),
-                    run["run_id"],
-                    utc_now(),
-                )
-                for row in rows
-            ],
-        )
-        return len(rows)
+        found = {row["pair_id"]: (float(row["information"]), int(row["place"])) for row in rows}
+        shared = (run["settings"]["reward_model"], run["run_id"], utc_now())
+        values = [(pair_id, *score, *shared) for pair_id, score in found.items()]
+        for first in range(0, len(values), AT_ONCE):
+            some = values[first : first + AT_ONCE]
+            cursor.execute(
+                "INSERT OR REPLACE INTO pair_scores"
+                " (pair_id, information, place, reward_model, run_id, created_at) VALUES "
+                + ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(some)),
+                [value for row in some for value in row],
+            )
+        return len(values)
 
     def reasons(self) -> list[Row]:
         """How often pairs were given for which reason: {reason, pool, given, voted}.

@@ -26,11 +26,15 @@ MADE = "reward_v1"
 def filled(root: Path, pools: list[str], **settings: Any) -> Services:
     """A workspace with one pair of each named pool, in that order."""
     services = open_services(root, **(PLAIN | settings))
-    add_song(services), add_pairs(services, len(pools))
-    for index, pool in enumerate(pools):
-        services.store.database.execute(
-            "UPDATE pairs SET pool = ? WHERE pair_id = ?", [pool, f"pair{index:04d}"]
-        )
+    add_song(services), add_pairs(services, 1)
+    services.store.database.execute(
+        "INSERT INTO pairs SELECT p.* REPLACE (format('pair{:04d}', i) AS pair_id)"
+        " FROM pairs AS p, range(1, ?) AS t(i)",
+        [len(pools)],
+    )
+    services.store.database.execute(
+        "UPDATE pairs SET pool = list_extract(?, pair_id[5:]::INTEGER + 1)", [pools]
+    )
     return services
 
 

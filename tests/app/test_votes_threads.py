@@ -72,6 +72,10 @@ def test_what_holds_after_anything(tmp_path: Path, seed: int) -> None:
     services = open_services(tmp_path, **(PLAIN | rates))
     add_song(services), add_pairs(services, 60)
     services.store.database.execute("UPDATE pairs SET pool = 'gold' WHERE pair_id < 'pair0004'")
+    services.store.database.execute(
+        "UPDATE pairs SET pool = ['random', 'chosen', 'cross', 'broad'][(hash(pair_id) % 4)::INTEGER + 1]"
+        " WHERE pool <> 'gold'"
+    )
     people = [Listener(services, f"listener{i}", 100 * seed + i) for i in range(PEOPLE)]
     barrier = threading.Barrier(PEOPLE + 1)
 
@@ -81,9 +85,11 @@ def test_what_holds_after_anything(tmp_path: Path, seed: int) -> None:
             listener.step()
 
     def disturb() -> None:
-        """Other writes, good ones and faulty ones, in the middle of it all."""
+        """Other writes, good ones and faulty ones, and new rankings in the middle of it all."""
         barrier.wait()
         for i in range(20):
+            if i % 5 == 0:
+                rank(services, random.Random(i))
             services.store.database.execute("UPDATE pairs SET retired = false WHERE retired")
             with pytest.raises(ValueError):
                 services.store.database.write(lambda cursor, i=i: [].index(i))
@@ -102,6 +108,17 @@ def test_what_holds_after_anything(tmp_path: Path, seed: int) -> None:
     again.close()
 
 
+def rank(services: Services, rng: random.Random) -> None:
+    """As a ranking run would: every pair gets a new place."""
+    order = rng.sample(range(60), 60)
+    rows = [
+        {"pair_id": f"pair{number:04d}", "information": 0.1, "place": place}
+        for place, number in enumerate(order)
+    ]
+    run = {"run_id": "rank-1", "settings": {"reward_model": "reward_v1"}}
+    services.store.database.write(lambda cursor: services.store.put_scores(cursor, run, rows))
+
+
 def check(services: Services, people: list[Listener]) -> None:
     database = services.store.database
     rows = database.rows("SELECT * FROM assignments JOIN pairs USING (pair_id)")
@@ -112,6 +129,11 @@ def check(services: Services, people: list[Listener]) -> None:
     plain = Counter(row["pair_id"] for row in first if row["pool"] != "gold")
     assert max(plain.values()) <= PLACES, "no place of a pair is given twice"
     by_id = {row["assignment_id"]: row for row in rows}
+    by_reason = {"score": {"chosen", "broad"}, "gold": {"gold"}}
+    for row in rows:
+        assert row["pool"] in by_reason.get(row["reason"], {row["pool"]})
+        assert (row["reason"] == "repeat") == (row["repeat_of"] is not None)
+    assert {"score", "random", "cross", "gold", "repeat"} == {row["reason"] for row in rows}
     assert all(row["pair_id"] == by_id[row["repeat_of"]]["pair_id"] for row in rows
                if row["repeat_of"] is not None)  # fmt: skip
     stored = {
