@@ -1,4 +1,4 @@
-"""Retraining names the version before and its votes; the first fit has nobody to beat."""
+"""What runs are told: retraining its parent and its parent's votes, a dry run its judge's manner."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import pytest
 from conftest import add_pairs, add_song
 
 from feedback_app.commands import Context, build
 from feedback_app.database import utc_now
+from feedback_app.errors import InvalidError
 from feedback_app.json_columns import insert
 from feedback_app.services import Services
 from feedback_app.snapshots import write_snapshot
+from rlhf_core.simulate_votes import build_parser
 
 
 def add_reward(services: Services, version: str, snapshot: str | None) -> None:
@@ -51,3 +54,19 @@ def test_the_parent_and_its_votes_are_passed_on(services: Services, tmp_path: Pa
     votes.write_text(f"pair_id,annotator,choice,strength\n{pairs[1]},zoe,b,2\n", "utf-8")
     services.operations.import_votes(str(votes))
     assert "--parent_preferences" not in argv_of(services, tmp_path, reward_model="reward_v1")
+
+
+def test_a_dry_run_passes_on_how_its_judge_answers(services: Services, tmp_path: Path) -> None:
+    context = Context(services.store, services.workspace, services.settings, tmp_path / "run")
+    add_song(services)
+    settings = {"judge": "tight", "seed": 1, "noise": 0.5, "skip": 0.1, "chain": {"pairs_run": "x"}}
+    argv = build("simulate", settings, context)[0]
+    given = dict(pairwise(argv))
+    assert (given["--noise"], given["--skip"], given["--lapse"]) == ("0.5", "0.1", "0.02")
+    known = build_parser().parse_args(argv[argv.index("--pairs") :])
+    assert (known.tie_margin, known.side_bias, known.both_bad) == (0.25, 0.0, 0.0)
+
+
+def test_a_manner_that_cannot_be_is_refused_in_words(services: Services) -> None:
+    with pytest.raises(InvalidError, match="shares between 0 and 1"):
+        services.operations.simulate(skip=3.0)
