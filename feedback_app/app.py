@@ -17,12 +17,14 @@ import gradio as gr
 from fastapi import FastAPI, Request
 from starlette.middleware.cors import CORSMiddleware
 
+from feedback_app import metrics
 from feedback_app.limits import RateLimits
 from feedback_app.middleware import BodyLimits, Gate, SameOrigin, SecurityHeaders
 from feedback_app.server import add_routes
 from feedback_app.services import Services
 from feedback_app.static import UiFiles
 from feedback_app.ui import annotate, research, theme
+from feedback_app.watching import Watch
 
 MEGABYTE = 1024 * 1024
 
@@ -31,6 +33,8 @@ def build_app(services: Services, *, pages: bool = True) -> FastAPI:
     """The parent application. `pages=False` leaves the Gradio pages out (tests of our routes)."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     add_routes(app, services)
+    requests = metrics.Requests()
+    metrics.add_routes(app, services, requests)
     app.mount("/static", UiFiles())
     if pages:
         _mount_pages(app, services)
@@ -41,6 +45,7 @@ def build_app(services: Services, *, pages: bool = True) -> FastAPI:
     app.add_middleware(SameOrigin)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(CORSMiddleware, allow_origins=[])
+    app.add_middleware(Watch, requests=requests, log_requests=services.settings.log_requests)
     return app
 
 

@@ -55,6 +55,8 @@ def _settings(options: argparse.Namespace) -> int:
     sources = sources_of(root)
     for name, value in load_settings(root).to_json().items():
         shown = ",".join(value) if isinstance(value, (list, tuple)) else value
+        if name.endswith("_token") and value:
+            shown = "(hidden)"
         print(f"{name} = {shown}  ({sources.get(name, 'default')})")
     print(f"\nSet one in {root / 'settings.json'}, or as {PREFIX}<NAME> in the environment.")
     return 0

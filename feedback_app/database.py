@@ -111,6 +111,10 @@ class Database:
         """Writes that wait for their turn."""
         return self._queue.qsize()
 
+    def is_writing(self) -> bool:
+        """Whether the writer thread lives, and DuckDB has not given the database up."""
+        return self._thread.is_alive() and not self._lost
+
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         return fetch(self.cursor(), sql, parameters)
 

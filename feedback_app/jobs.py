@@ -24,6 +24,7 @@ from feedback_app.commands import KINDS, Context, build
 from feedback_app.database import Row, utc_now
 from feedback_app.errors import AppError, ConflictError, InvalidError
 from feedback_app.ingest import Ingest
+from feedback_app.logs import about
 from feedback_app.settings import Settings
 from feedback_app.store import Store
 from feedback_app.store_runs import ENDED
@@ -72,6 +73,7 @@ class Jobs:
         self.store.database.write(
             lambda cursor: self.store.add_run(cursor, run_id, kind, f"runs/{run_id}", kept)
         )
+        logger.info("run submitted", extra={"run_id": run_id})
         self.poll()
         return run_id
 
@@ -150,9 +152,10 @@ class Jobs:
 
     def _guarded(self, run: Row, work: Callable[[Row], None]) -> None:
         try:
-            work(run)
+            with about(run_id=run["run_id"]):
+                work(run)
         except FAULTS as error:
-            logger.warning("run %s: %s", run["run_id"], error)
+            logger.warning("run failed: %s", error, extra={"run_id": run["run_id"]})
             self._end(run, "failed", str(error))
 
     def _start(self, run: Row) -> None:
@@ -169,6 +172,7 @@ class Jobs:
         env = processes.environment(self.settings)
         process = processes.start(argv, folder, env, self.settings.nice)
         self._children[run["run_id"]] = process
+        logger.info("run started", extra={"pid": process.pid})
         started = processes.started_at(process.pid)
         self.store.database.write(
             lambda cursor: self.store.update_run(
@@ -218,7 +222,7 @@ class Jobs:
         made = self.ingest.results(run)
         self.ingest.leftovers(run)
         self._mark(run, state="finished", ingested=True)
-        logger.info("run %s finished", run["run_id"])
+        logger.info("run finished")
         steps = run["settings"].get("then") or []
         if steps and self.follower(run["run_id"]) is None:
             chain = run["settings"].get("chain", {}) | made
@@ -228,7 +232,7 @@ class Jobs:
     def _end(self, run: Row, state: str, error: str | None) -> None:
         self.ingest.leftovers(run)
         self._mark(run, state=state, ingested=True, error=error)
-        logger.info("run %s %s", run["run_id"], state)
+        logger.info("run ended: %s", state, extra={"run_id": run["run_id"]})
 
     def _mark(self, run: Row, **values: Any) -> None:
         self.store.database.write(

@@ -5,6 +5,7 @@ SIGTERM and Ctrl-C end it gracefully: requests and commits finish, runs go on by
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from contextlib import suppress
@@ -14,9 +15,12 @@ import uvicorn
 
 from feedback_app.demo import make_ready
 from feedback_app.errors import WorkspaceError
+from feedback_app.logs import set_up
 from feedback_app.services import Services, open_services
 from feedback_app.settings import load_settings
 from feedback_app.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 
 def serve(
@@ -24,6 +28,7 @@ def serve(
 ) -> int:
     """Serve a workspace until told to stop; returns the exit status."""
     settings = load_settings(Workspace(root).root, host=host, port=port)
+    set_up(settings.log_format, settings.log_level)
     listening = _listen(settings.host, settings.port)
     address = listening.getsockname()
     shown = "127.0.0.1" if address[0] in ("0.0.0.0", "::") else address[0]
@@ -40,14 +45,16 @@ def serve(
             print(line)
         services.jobs.watch(services.operations.tick)
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=5,
-            server_header=False,
+            app, log_config=None, log_level="warning", access_log=False,
+            timeout_graceful_shutdown=5, server_header=False,
         )  # fmt: skip
         with suppress(KeyboardInterrupt):  # uvicorn hands on the signal that ended it
             _Server(config, url).run(sockets=[listening])
     finally:
+        logger.info("stopping: what waits is committed, runs go on by themselves")
         services.close()
         listening.close()
+        logger.info("stopped")
     return 0
 
 

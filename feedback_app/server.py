@@ -146,10 +146,6 @@ def _sign_in_routes(app: FastAPI, services: Services) -> None:
         account = who(request, *ANYBODY)
         return {"name": account.name, "role": account.role}
 
-    @app.get("/healthz")
-    def healthz() -> dict[str, bool]:
-        return {"ok": True}
-
 
 async def _object(request: Request) -> dict[str, Any]:
     try:

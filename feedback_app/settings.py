@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback_app.errors import InvalidError
+from feedback_app.logs import FORMATS, LEVELS
 from rlhf_core.files import read_json
 
 PREFIX = "FEEDBACK_APP_"
@@ -35,6 +36,8 @@ class Settings:
     command as shell text. version_examples: rendered beside each new policy; 0: none.
     max_upload_mb is of one file, max_upload_total_mb of one upload.
     min_free_mb: with less room on the disk nothing is written to the database.
+    log_format: text or json. log_requests: a line for each request, not only for faults and slow
+    ones. metrics_token: who sends it may read /metrics from another machine; empty: nobody.
     …_per_minute: how often one person may ask (sign-ins: one address); a minute's worth at once.
     """
 
@@ -44,6 +47,10 @@ class Settings:
     max_upload_mb: int = 300
     max_upload_total_mb: int = 2000
     min_free_mb: int = 50
+    log_format: str = "text"
+    log_level: str = "info"
+    log_requests: bool = False
+    metrics_token: str = ""
     sign_ins_per_minute: int = 60
     votes_per_minute: int = 240
     reads_per_minute: int = 1200
@@ -109,10 +116,20 @@ class Settings:
                 "setting assign_random is 0; it must be above 0: accuracy is measured on pairs "
                 "that were given by chance"
             )
+        self._check_operation()
         if not 0 <= self.port <= 65535:
             raise InvalidError(f"setting port is {self.port}; it must be 0..65535")
         if any(not word.strip() for word in self.launcher):
             raise InvalidError("setting launcher has an empty word; give one word per item")
+
+    def _check_operation(self) -> None:
+        for name, choices in (("log_format", FORMATS), ("log_level", LEVELS)):
+            if getattr(self, name) not in choices:
+                raise InvalidError(
+                    f"setting {name} is {getattr(self, name)!r}; it must be {' or '.join(choices)}"
+                )
+        if self.metrics_token and len(self.metrics_token) < 16:
+            raise InvalidError("setting metrics_token is too short: 16 characters at least")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -27,6 +27,7 @@ RULES = {
     ("POST", "/login"): (401, 401, 401, 401),
     ("POST", "/logout"): (303, 303, 303, 303),
     ("GET", "/healthz"): (200, 200, 200, 200),
+    ("GET", "/metrics"): (403, 403, 403, 403),  # this machine or the token: test_operations
     ("GET", "/api/me"): (401, 200, 200, 200),
     ("GET", "/api/next"): (401, 200, 200, 200),
     ("POST", "/api/vote"): (401, 200, 404, 404),
@@ -38,6 +39,7 @@ RULES = {
     ("GET", "/research/media/{edit_id}"): (401, 403, 403, 200),
     ("GET", "/research/original/{pair_id}"): (401, 403, 403, 200),
     ("GET", "/research/download/{name}"): (401, 403, 403, 200),
+    ("GET", "/research/example/{run_id}/{number}/{side}"): (401, 403, 403, 404),
     ("POST", "/control/{operation}"): (403, 403, 403, 403),
 }
 
@@ -60,11 +62,15 @@ def test_the_matrix(services: Services) -> None:
     fill = {
         "{media}": shown["left"]["media"].rpartition("/")[2], "{edit_id}": "pair0000-a",
         "{pair_id}": "pair0000", "{name}": "x.csv", "{operation}": "list_annotators",
+        "{run_id}": "nowhere", "{number}": "0", "{side}": "a",
     }  # fmt: skip
     vote = {"vote_id": str(uuid4()), "assignment_id": shown["assignment_id"], "choice": "left"}
+    clients = {name: client_of(services, name) for name in (None, "ann", "bob", "res")}
     for (method, path), wanted in RULES.items():
         for name, status in zip((None, "ann", "bob", "res"), wanted, strict=True):
-            client = client_of(services, name)
+            client = clients[name]
+            if path == "/logout":  # ends the session: of a client of its own
+                client = client_of(services, name)
             client.follow_redirects = False
             for key, value in fill.items():
                 path = path.replace(key, value)
