@@ -1,4 +1,4 @@
-"""What runs are told: retraining its parent and its parent's votes, a dry run its judge's manner."""
+"""What runs are told: retraining, its parent and whose votes; a dry run, its judge's manner."""
 
 from __future__ import annotations
 
