@@ -138,7 +138,7 @@ def matrix(
     shown = list(names)[:MOST_PEOPLE]
     if len(shown) < 2:
         return charts.nothing(title, about)
-    width, height = LABEL + CELL * (len(shown) - 1), 30 + CELL * (len(shown) - 1) + 20
+    width, height = LABEL + CELL * (len(shown) - 1), CELL * (len(shown) - 1) + 32
     parts = []
     for column, name in enumerate(shown[:-1]):
         x = LABEL + column * CELL + CELL / 2

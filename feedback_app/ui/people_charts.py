@@ -285,7 +285,7 @@ def effect_html(told: Row) -> Html:
 
 def tags_html(rows: Sequence[Row]) -> Html:
     """How often each tag was given."""
-    bars = [charts.Bar(str(row["tag"]), float(row["votes"])) for row in rows[:MOST_ROWS]]
+    bars = [charts.Bar(str(row["tag"]), int(row["votes"])) for row in rows[:MOST_ROWS]]
     if not bars:
         return Html("")
     return grid(charts.bar_chart("Tags", bars, x_label="votes with the tag"))

@@ -22,7 +22,7 @@ RESAMPLED = {"song": "whole songs", "annotator": "whole annotators", "vote": "si
 
 def grid(*drawn: str) -> Html:
     """Charts side by side where there is room."""
-    return Html(f'<div class="fa-charts">{"".join(drawn)}</div>')
+    return Html(f'<div class="fa-charts fa-fill">{"".join(drawn)}</div>')
 
 
 def summary_html(found: Mapping[str, Any]) -> Html:
