@@ -78,6 +78,7 @@ class Settings:
     lcb: float = 1.0
     kl_target: float = PPOConfig.kl_target
     lr: float = PPOConfig.lr
+    minibatch: int = 8
     beta: float = DPOConfig.beta
 
     def marks(self) -> str:
@@ -266,7 +267,11 @@ class Cell:
             TrainingConfig(
                 "ppo" if self.algorithm == "ppo" else "dpo", save_interval=10**9, seed=seed
             ),
-            ppo=PPOConfig(kl_target=settings.kl_target, lr=settings.lr),
+            ppo=PPOConfig(
+                kl_target=settings.kl_target,
+                lr=settings.lr,
+                minibatch_episodes=settings.minibatch,
+            ),
             dpo=DPOConfig(beta=settings.beta),
             votes=votes,
         )

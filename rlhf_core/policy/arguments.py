@@ -144,7 +144,7 @@ def _algorithm_arguments(parser: argparse.ArgumentParser) -> None:
         "--epochs", type=int, help=f"passes over an update ({PPOConfig.epochs}, {DPOConfig.epochs})"
     )
     both.add_argument(
-        "--minibatch", type=int, help="episodes (8), or pairs (4), of an optimiser step"
+        "--minibatch", type=int, help="episodes (16), or pairs (4), of an optimiser step"
     )
     _number(both, "--max_grad_norm", float, PPOConfig, "gradients longer than this are shortened")
     ppo = parser.add_argument_group("PPO")

@@ -55,7 +55,7 @@ class PPOConfig:
 
     lr: float = 5e-4
     epochs: int = 5
-    minibatch_episodes: int = 8
+    minibatch_episodes: int = 16
     clip: float = 0.2
     gamma: float = 1.0
     gae_lambda: float = 0.99
