@@ -62,7 +62,23 @@ class Pool:
         return np.concatenate(rounds)[:count]
 
 
-def songs_of(folder: Path, first: int, last: int) -> list[Song]:
+def of_songs(pool: Pool, windows: NDArray[np.bool_]) -> Pool:
+    """The part of a pool with these windows (P,). Songs keep their numbers."""
+    index = np.flatnonzero(windows)
+    rows, edits = torch.from_numpy(index), pool.edits
+    part = SyntheticEdits(
+        edits.windows.select(rows),
+        edits.actions[rows],
+        edits.edit_features[rows],
+        edits.attributes[rows],
+        edits.dense[rows],
+        edits.song[index],
+        tuple(edits.passages[i] for i in index),
+    )
+    return Pool(pool.songs, part, {name: score[index] for name, score in pool.scores.items()})
+
+
+def songs_of(folder: Path, first: int, last: int | None) -> list[Song]:
     """Songs number first to last of a folder's train/, in the order of their names."""
     return sorted(load_library(folder), key=lambda song: song.path.name)[first:last]
 
@@ -134,6 +150,18 @@ def vote(
     skip: float = SKIP,
 ) -> Votes:
     """A judge's simulated votes on pairs."""
+    return answers(pool, phi, name, pairs, rng, skip)[0]
+
+
+def answers(
+    pool: Pool,
+    phi: Array,
+    name: str,
+    pairs: NDArray[np.int64],
+    rng: np.random.Generator,
+    skip: float = SKIP,
+) -> tuple[Votes, NDArray[np.bool_]]:
+    """A judge's simulated votes on pairs (n, 3), and which pairs (n,) were voted on."""
     window, a, b = pairs.T
     score = pool.scores[name]
     manner = Manner(pool.noise(name), skip=skip, side_bias=SIDE_BIAS)
@@ -143,10 +171,11 @@ def vote(
         for (k, i, j), side in zip(pairs, left, strict=True)
     ]
     kept = np.array([choice != "skip" for choice, _ in given])
-    return Votes(
+    votes = Votes(
         (phi[window, a] - phi[window, b])[kept],
         np.array([OUTCOME[choice] for choice, _ in given if choice != "skip"]),
         np.array([1.0 if s is None else STRENGTH_WEIGHT[s] for c, s in given if c != "skip"]),
         np.zeros(int(kept.sum()), dtype=np.int64),
         np.where(left, 1.0, -1.0)[kept],
     )
+    return votes, kept

@@ -4,18 +4,22 @@
     python benchmarks/label_efficiency.py LAB [--judges NAME…] [--seeds 5] [--votes 50 200 …]
 
 Half of the songs of LAB/train are voted on, the other half judge the result; the bootstrap's own
-songs should be none of them (the shipped one is made of seeds 0 to 23). All votes are simulated:
+songs should be none of them (the shipped one is made of seeds 0 to 39). All votes are simulated:
 70 % agree with the judge's order; 3 % are skipped, 2 % given without listening, ties occur, and
 the left side is favoured by 0.3 logits.
 
     frozen       the bootstrap's trunk and a Bayesian head, pairs chosen at random
     chosen       the same with pairs chosen by expected information, in batches
+    tuned        the trunk's last layers fine-tuned, with and without its gate
     attributes   the head on hand-made attributes of the edit instead of the trunk's embedding
     scratch      the same network, trained on nothing but the votes
+    real         frozen, on the songs of REAL/train (--real): votes on all but one, judged on that
+                 one, each in turn
 
 clean accuracy: share of the unseen songs' pairs put in the judge's order. ECE: of the stated
-probabilities against the judge's true ones. Every figure is kept in --cache as soon as it is known;
-the table and the plot are made of all of them (--docs).
+probabilities against the judge's true ones. Every figure is kept in --cache as soon as it is known,
+so that a run may be stopped (--minutes) and gone on with; the table and the plot are made of all of
+them (--docs).
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from judged_pool import GROUP, Array, Pool, load_pool, songs_of, vote
+from judged_pool import GROUP, Array, Pool, answers, load_pool, of_songs, songs_of, vote
+from label_tables import by_judge, of_real_songs, plot, share_of_votes, table, tuning
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -37,16 +42,19 @@ from rlhf_core.editing.attributes import ATTRIBUTE_NAMES
 from rlhf_core.files import sha256_of, write_json
 from rlhf_core.judges import JUDGES
 from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward, spread_within
+from rlhf_core.reward.finetuning import REACH, Pooled, gate, tune
 from rlhf_core.reward.learned_reward_integration import find_default_checkpoint
+from rlhf_core.reward.metrics import folds_by_song
 from rlhf_core.reward.model import LearnedRewardModel
 from rlhf_core.reward.posterior import HeadPosterior, HeadPrior, fit_head
 from rlhf_core.reward.selection import choose_batch
-from rlhf_core.reward.trunk import embed_edits
+from rlhf_core.reward.trunk import embed_edits, pool_edits
 
-METHODS = ("frozen", "chosen", "attributes", "scratch")
+METHODS = ("frozen", "chosen", "tuned", "attributes", "scratch", "real")
 NAMES = [*JUDGES, *AUDIO_JUDGES]
 BATCH = 25
 CANDIDATES = 150  # windows looked at for each batch of chosen pairs
+REAL_WINDOWS = 60  # a song
 SCRATCH_EPOCHS, SCRATCH_BATCH, SCRATCH_RATE = 8, 8, 1e-3
 
 
@@ -64,6 +72,8 @@ class Bench:
         )
         self.phi = {"trunk": [self._embed(pool, args.cache) for pool in (self.votes, self.test)]}
         self._hand_made()
+        self.real = self._real_songs(args) if args.real else None
+        self.pools: list[torch.Tensor] = []
         self.file = args.cache / "results.jsonl"
         lines = self.file.read_text().splitlines() if self.file.is_file() else []
         self.known = {self._id(row): row for row in map(json.loads, lines)}
@@ -75,7 +85,7 @@ class Bench:
         return np.asarray(np.load(path))
 
     def _hand_made(self) -> None:
-        """The baseline: `edit_attributes` as they are, standardised, with an isotropic prior."""
+        """The baseline: `edit_attributes` as they are, standardised, with the same sparse prior."""
         n = len(ATTRIBUTE_NAMES)
         flat = self.votes.edits.attributes[..., :n].flatten(0, 1).numpy()
         window = np.arange(len(self.votes.edits)).repeat(GROUP)
@@ -84,20 +94,29 @@ class Bench:
             np.clip((pool.edits.attributes[..., :n].numpy() - flat.mean(0)) / unit, -8, 8)
             for pool in (self.votes, self.test)
         ]
-        plain = HeadPrior.build(np.eye(n), 2 * np.eye(n))
+        plain = HeadPrior.build(np.eye(n), 2 * np.eye(n), np.eye(n))
         self.prior = {"trunk": self.checkpoint.prior, "attributes": plain}
 
     @staticmethod
     def _id(row: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(row[k] for k in ("key", "method", "judge", "seed", "votes"))
 
-    def figures(self, name: str, logit: Array, p: Array) -> dict[str, float]:
+    def _real_songs(self, args: argparse.Namespace) -> tuple[Pool, Array]:
+        songs = songs_of(args.real, 0, None)
+        cache = args.real / "label_efficiency"
+        pool = load_pool(songs, REAL_WINDOWS * len(songs), 3, cache, NAMES)
+        return pool, self._embed(pool, cache)
+
+    def figures(
+        self, name: str, logit: Array, p: Array, test: Pool | None = None
+    ) -> dict[str, float]:
         """Clean accuracy and ECE on the unseen songs, (P, 4) disjoint pairs a window."""
-        score = self.test.scores[name]
+        test = test or self.test
+        score = test.scores[name]
         gap = (score[:, ::2] - score[:, 1::2]).ravel()
         order = gap != 0
         right = np.where(logit == 0, 0.5, (logit > 0) == (gap > 0))[order]
-        truth = 1 / (1 + np.exp(-gap / self.test.noise(name)))
+        truth = 1 / (1 + np.exp(-gap / test.noise(name)))
         place = np.minimum((p * 10).astype(int), 9)
         off = sum(abs((p - truth)[place == k].sum()) for k in range(10))
         return {"accuracy": float(right.mean()), "ece": float(off / len(p))}
@@ -130,6 +149,54 @@ class Bench:
 
     def _attributes(self, name: str, seed: int, sizes: list[int]) -> Any:
         return self._frozen(name, seed, sizes, "attributes")
+
+    def _real(self, name: str, seed: int, sizes: list[int]) -> Any:
+        if self.real is None:
+            raise SystemExit("method real needs --real FOLDER (with songs in FOLDER/train)")
+        pool, phi = self.real
+        found: dict[int, list[dict[str, float]]] = {n: [] for n in sizes}
+        for left_out in range(len(pool.songs)):
+            here = pool.edits.song == left_out
+            rest, test = of_songs(pool, ~here), of_songs(pool, here)
+            rng = np.random.default_rng([seed, 8, left_out])
+            votes = vote(rest, phi[~here], name, rest.pairs(max(sizes), rng), rng)
+            apart = (phi[here][:, ::2] - phi[here][:, 1::2]).reshape(-1, phi.shape[-1])
+            for n in sizes:
+                head = fit_head(votes.select(np.arange(min(n, len(votes)))), self.prior["trunk"])
+                found[n].append(
+                    self.figures(name, apart @ head.mean, head.probability(apart), test)
+                )
+        for n, songs in found.items():
+            mean = {key: float(np.mean([song[key] for song in songs])) for key in songs[0]}
+            yield n, {**mean, "songs": [song["accuracy"] for song in songs]}
+
+    def _tuned(self, name: str, seed: int, sizes: list[int]) -> Any:
+        model, prior = self.checkpoint.model, self.prior["trunk"]
+        if not self.pools:
+            self.pools = [pool_edits(model, pool.edits) for pool in (self.votes, self.test)]
+        rng = np.random.default_rng([seed, 5])
+        pairs = self.votes.pairs(max(sizes), rng)
+        votes, kept = answers(self.votes, self.phi["trunk"][0], name, pairs, rng)
+        window, a, b = pairs[kept].T
+        pooled = Pooled(self.pools[0][window, a], self.pools[0][window, b])
+        songs = self.votes.edits.song[window].astype(str).tolist()
+        for n in sizes:
+            some = np.arange(min(n, len(votes)))
+            mine, before, names = votes.select(some), pooled.select(some), songs[: len(some)]
+            head = fit_head(mine, prior)
+            verdict = gate(
+                model, before, mine, prior, folds_by_song(names, 0), mine.outcome != 0, names
+            )
+            moved = tune(model, before, mine, head, REACH)
+            with torch.no_grad():
+                phi = moved.mix(self.pools[1].flatten(0, 1)).double().numpy()
+            phi = phi.reshape(*self.pools[1].shape[:2], -1)
+            apart = (phi[:, ::2] - phi[:, 1::2]).reshape(-1, phi.shape[-1])
+            plain = self.of_head(name, head, "trunk")
+            found = self.figures(name, apart @ head.mean, head.probability(apart))
+            gated = found if verdict.accepted else plain
+            yield n, {**found, "frozen": plain["accuracy"], "gated": gated["accuracy"],
+                      "accepted": verdict.accepted, "gain": verdict.gain}  # fmt: skip
 
     def _chosen(self, name: str, seed: int, sizes: list[int]) -> Any:
         rng = np.random.default_rng([seed, 6])
@@ -190,96 +257,6 @@ class Bench:
         return logit, 1 / (1 + np.exp(-logit))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: per method and number of votes, over judges (each the mean of its seeds)."""
-    out = ["| method | votes | median judge | worst judge | ECE median | judges | seeds |"]
-    out.append("| --- | --- | --- | --- | --- | --- | --- |")
-    for method in METHODS:
-        for n in sorted({row["votes"] for row in rows if row["method"] == method}):
-            mine = [row for row in rows if row["method"] == method and row["votes"] == n]
-            of = {name: [r for r in mine if r["judge"] == name] for name in NAMES}
-            acc = {k: float(np.mean([r["accuracy"] for r in v])) for k, v in of.items() if v}
-            ece = [float(np.mean([r["ece"] for r in v])) for v in of.values() if v]
-            worst = min(acc, key=lambda k: acc[k])
-            out.append(
-                f"| {method} | {n} | {np.median(list(acc.values())):.3f} | {acc[worst]:.3f} "
-                f"({worst}) | {np.median(ece):.3f} | {len(acc)} | "
-                f"{len({r['seed'] for r in mine})} |"
-            )
-    return "\n".join(out)
-
-
-def by_judge(rows: list[dict[str, Any]]) -> str:
-    """Markdown: accuracy of each judge with the frozen trunk, by number of votes."""
-    mine = [row for row in rows if row["method"] == "frozen"]
-    sizes = sorted({row["votes"] for row in mine})
-    out = ["| judge | " + " | ".join(map(str, sizes)) + " | ECE at 500 |"]
-    out.append("| --- |" + " --- |" * (len(sizes) + 1))
-    for name in NAMES:
-        own = [row for row in mine if row["judge"] == name]
-        if not own:
-            continue
-        cells = [
-            np.mean([r["accuracy"] for r in own if r["votes"] == n] or [np.nan]) for n in sizes
-        ]
-        ece = np.mean([r["ece"] for r in own if r["votes"] == 500] or [np.nan])
-        out.append(f"| {name} | " + " | ".join(f"{c:.3f}" for c in cells) + f" | {ece:.3f} |")
-    return "\n".join(out)
-
-
-def share_of_votes(rows: list[dict[str, Any]]) -> str:
-    """How many chosen pairs reach what random pairs reach, by the curves of the mean judge."""
-
-    def curve(method: str) -> tuple[list[int], list[float]]:
-        mine = [r for r in rows if r["method"] == method and (r["judge"], r["seed"]) in asked]
-        sizes = sorted({r["votes"] for r in mine})
-        return sizes, [
-            float(np.mean([r["accuracy"] for r in mine if r["votes"] == n])) for n in sizes
-        ]
-
-    asked = {(r["judge"], r["seed"]) for r in rows if r["method"] == "chosen"}
-    if not asked:
-        return ""
-    n_chosen, chosen = curve("chosen")
-    n_random, random = curve("frozen")
-    out = []
-    for n, wanted in zip(n_random, random, strict=True):
-        if chosen[0] <= wanted <= max(chosen):
-            rising = np.maximum.accumulate(chosen)
-            need = np.exp(np.interp(wanted, rising, np.log(n_chosen)))
-            out.append(f"{n} random pairs ({wanted:.3f}) = {need:.0f} chosen ({need / n:.0%})")
-    return "; ".join(out)
-
-
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    for method in METHODS:
-        mine = [row for row in rows if row["method"] == method]
-        sizes = sorted({row["votes"] for row in mine})
-        if not sizes:
-            continue
-        groups = [
-            [
-                np.mean([r["accuracy"] for r in mine if r["votes"] == n and r["judge"] == name])
-                for name in {r["judge"] for r in mine if r["votes"] == n}
-            ]
-            for n in sizes
-        ]
-        (line,) = axes.plot(sizes, [np.median(g) for g in groups], marker="o", label=method)
-        axes.plot(sizes, [min(g) for g in groups], ls=":", color=line.get_color())
-    axes.set(xscale="log", xlabel="votes (simulated, 70 % consistent)", ylim=(0.45, 1))
-    axes.set(ylabel="clean accuracy on unseen songs", title="median judge; dotted: worst judge")
-    axes.axhline(0.5, color="grey", lw=0.8)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("lab", type=Path, help="folder with train/*.flac")
@@ -292,18 +269,24 @@ def main() -> None:
     parser.add_argument("--votes", type=int, nargs="+", default=[50, 100, 200, 500, 1000, 2000])
     parser.add_argument("--reward_model", type=Path, help="bootstrap (default: the shipped one)")
     parser.add_argument("--cache", type=Path, help="default: LAB/label_efficiency")
+    parser.add_argument("--real", type=Path, help="folder with train/ for the method real")
+    parser.add_argument("--minutes", type=float, help="begin nothing new after so long")
     parser.add_argument("--docs", type=Path, help="also write label-efficiency.json and .png here")
     args = parser.parse_args()
     args.cache = args.cache or args.lab / "label_efficiency"
     torch.set_num_threads(1)
     bench = Bench(args)
     todo = [(m, j, s) for m in args.methods for s in range(args.seeds) for j in args.judges]
+    started = time.monotonic()
     for method, name, seed in tqdm(todo, desc="judges and seeds", disable=None):
+        if args.minutes and time.monotonic() - started > 60 * args.minutes:
+            break
         bench.run(method, name, seed, sorted(args.votes))
     rows = [row for row in bench.known.values() if row["key"] == bench.key]
-    print(table(rows), by_judge(rows), share_of_votes(rows), sep="\n\n")
+    texts = [table(rows, METHODS[:-1]), by_judge(rows), share_of_votes(rows)]
+    print(*texts, tuning(rows), of_real_songs(rows), sep="\n\n")
     if args.docs:
-        plot(rows, args.docs / "label-efficiency.png")
+        plot(rows, METHODS[:-1], args.docs / "label-efficiency.png")
         write_json(args.docs / "label-efficiency.json", {"bootstrap": bench.key, "rows": rows})
 
 
