@@ -22,10 +22,10 @@ from tqdm import tqdm
 from rlhf_core.audio.library import load_library
 from rlhf_core.checkpoints import lineage
 from rlhf_core.devices import advising, backend, check_device, own_device
-from rlhf_core.errors import ConfigError, CoreError, DataError
+from rlhf_core.errors import CheckpointError, ConfigError, CoreError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.reward.checkpoint import load_reward
-from rlhf_core.reward.crossfit import Parent
+from rlhf_core.reward.crossfit import Parent, Report
 from rlhf_core.reward.dataset import PreferenceDataset, read_snapshot
 from rlhf_core.reward.learned_reward_integration import find_default_checkpoint
 from rlhf_core.reward.parallel import process_group, quietly_elsewhere
@@ -105,15 +105,7 @@ def _fit(
     bootstrap = load_reward(given)
     print(f"{len(votes)} votes; building on {given} ({where})", file=sys.stderr)
 
-    def show(stage: str, values: dict[str, Any]) -> None:
-        done = STAGES[stage]
-        if stage == "fold":
-            run.metric(**values)
-            done += 0.4 * values["step"] / values["folds"]
-        bar.update(round(100 * done) - bar.n)
-        bar.set_postfix_str(stage)
-        run.progress(done, stage)
-
+    show = _shown(run, bar)
     show("songs", {})
     made_from = lineage(
         seed=options.seed,
@@ -122,7 +114,8 @@ def _fit(
         synthetic=all(vote.simulated for vote in votes),
         settings={"include_simulated": options.include_simulated, "votes": len(votes)},
     )
-    states, parent = load_states(options), parent_of(options)
+    states = load_states(options)
+    parent, unreadable = readable_parent(options)
     bootstrap.model.to(options.device)
     if parent is not None:
         parent.checkpoint.model.to(options.device)
@@ -137,7 +130,39 @@ def _fit(
         tune_trunk=options.fine_tune,
     )
     fitted.checkpoint.model.to("cpu")
+    if unreadable is not None:
+        fitted.metrics["not_compared_with_parent"] = unreadable
     return fitted
+
+
+def _shown(run: RunFolder, bar: tqdm[Any]) -> Report:
+    """Says how far a fit is, in the run's folder and on the bar."""
+
+    def show(stage: str, values: dict[str, Any]) -> None:
+        done = STAGES[stage]
+        if stage == "fold":
+            run.metric(**values)
+            done += 0.4 * values["step"] / values["folds"]
+        bar.update(round(100 * done) - bar.n)
+        bar.set_postfix_str(stage)
+        run.progress(done, stage)
+
+    return show
+
+
+def readable_parent(options: argparse.Namespace) -> tuple[Parent | None, str | None]:
+    """The version before, or why it cannot be compared with; told, and kept in the report.
+
+    It teaches the new version nothing, so a damaged one, or one for other features, must not keep
+    people from a new one. Raises CheckpointError where there is no such file.
+    """
+    try:
+        return parent_of(options), None
+    except CheckpointError as error:
+        if not options.parent.is_file():
+            raise
+        print(f"warning: not compared with its parent: {error}", file=sys.stderr)
+        return None, str(error)
 
 
 def parent_of(options: argparse.Namespace) -> Parent | None:

@@ -187,6 +187,12 @@ def test_the_command_names_its_parent_and_checks_whose_votes_they_are(
     alone = argv_of(tmp_path, "four", *base, "--parent_preferences", str(early))
     assert train_reward.main(alone) == 2
     assert "needs --parent" in capsys.readouterr().err
+    assert train_reward.main(argv_of(tmp_path, "five", *base, "--parent", "nowhere.pt")) == 2
+    Path(parent).write_bytes(b"damaged")
+    assert train_reward.main(argv_of(tmp_path, "six", *base, *told, str(early))) == 0
+    assert "not compared with its parent" in capsys.readouterr().err
+    made = load_reward(tmp_path / "six/models/reward_model_final.pt")
+    assert "damaged" in made.metrics["not_compared_with_parent"]
 
 
 def test_a_device_that_is_not_there_is_refused(
