@@ -28,7 +28,7 @@ FROM pairs WHERE agreement < 0.7 ORDER BY n_votes DESC""",
 }
 ABOUT = (
     "DuckDB's SQL over a copy of the votes: votes (of people), all_votes (simulated ones too), "
-    "pairs, edits, beats. Nothing else is in reach, and nothing is changed. Ctrl+Enter asks."
+    "pairs, edits, beats. Nothing else is in reach, and nothing is changed."
 )
 
 

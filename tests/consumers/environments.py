@@ -2,8 +2,9 @@
 
     python tests/consumers/environments.py          make all that are missing or out of date
 
-`.consumers/<name>` is made from `tests/consumers/<name>.txt`; `make test-long` calls this first. A
-list may name torch: pip must then find the same build as for the project itself.
+`.consumers/<name>` is made from `tests/consumers/<name>.txt`; `make test-long` calls this first. An
+environment's own libraries come first; what it does not have (torch, numpy, …) it finds in the
+project's environment, so that nothing large is installed twice.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import sysconfig
 import venv
 from pathlib import Path
 
@@ -29,7 +31,9 @@ def python_of(name: str) -> Path:
     print(f"making {folder} from {wanted.name}", flush=True)
     venv.create(folder, clear=True, with_pip=True)
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--no-deps"]
-    subprocess.run([*pip, "--quiet", "-r", str(wanted)], check=True)
+    subprocess.run([*pip, "--quiet", "--no-compile", "-r", str(wanted)], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
     stamp.write_text(digest)
     return python
 
