@@ -14,7 +14,6 @@ from feedback_app.ui import theme
 from feedback_app.ui.player import player, preload_tags
 
 PAGE_CSS = """
-html { scrollbar-gutter: stable; }
 .gradio-container { max-width: none !important; padding: 0 !important; }
 .gradio-container .main.app, #player, #player .html-container { padding: 0 !important; }
 """
