@@ -7,8 +7,8 @@ multiplies bfloat16 natively, in bf16; counts floating-point operations of forwa
 passes (`torch.utils.flop_counter`) and prints the rate as a share of plain fp32 and bf16 matrix
 products timed in the same run, in turn with the training. Rates are per second of the process's own
 CPU time, so that other work on the machine counts as little as it can. Then what batches of like
-lengths save, and the time of a fit to 200 simulated votes from embeddings in memory. Target: >= 60 %
-of the fp32 product rate, more than that in bf16, a fit in under 5 s.
+lengths save, and the time of a fit to 200 simulated votes from embeddings in memory. Target:
+>= 60 % of the fp32 product rate, more than that in bf16, a fit in under 5 s.
 """
 
 from __future__ import annotations
