@@ -70,7 +70,14 @@ def test_train_tells_why_it_cannot_and_keeps_its_settings_in_reach(desk: Visit) 
     page.locator("#steps input").fill("0")
     page.locator("#train-policy").click()
     expect(page.get_by_text("total_steps is 0")).to_be_visible(timeout=SLOW)
-    expect(page.locator("#policy-versions")).to_contain_text("No version yet")
+    page.locator("#by-command button").first.click()
+    expect(page.locator("#commands")).to_contain_text("train-policy --total-steps 0", timeout=SLOW)
+    open_tab(page, "Versions")
+    expect(page.locator("#policy-versions")).to_contain_text("No version yet", timeout=SLOW)
+    open_tab(page, "Dry run")
+    page.locator("#simulate").click()
+    expect(page.get_by_text("there is no policy yet")).to_be_visible(timeout=SLOW)
+    expect(page.locator("#dry-runs")).to_contain_text("No dry run yet", timeout=SLOW)
 
 
 def test_a_song_is_uploaded_and_seen_whatever_it_is_called(desk: Visit, tmp_path: Path) -> None:
@@ -178,17 +185,41 @@ def test_votes_are_imported_and_exported(desk: Visit, tmp_path: Path) -> None:
     expect(page.locator("#results-summary strong").first).to_have_text("2", timeout=SLOW)
 
 
+def test_somebody_s_weight_is_changed_with_its_effect_shown_and_taken_back(
+    desk: Visit, tmp_path: Path
+) -> None:
+    page = desk.page
+    votes = tmp_path / "two people.csv"
+    rows = [f"pair{i:04d},{who},{choice}" for i in range(3) for who, choice in
+            (("fay", "a"), ("gus", "ab"[i % 2]))]  # fmt: skip
+    votes.write_text("\n".join(["pair_id,annotator,choice", *rows]) + "\n", encoding="utf-8")
+    open_tab(page, "Data")
+    page.locator("#import-file input[type=file]").set_input_files(votes)
+    expect(page.locator("#import-report")).to_contain_text("6 votes", timeout=SLOW)
+    open_tab(page, "People")
+    expect(page.locator("#people-summary")).to_contain_text("Krippendorff", timeout=SLOW)
+    page.locator("#weight-name input").click()
+    page.get_by_role("option", name="gus").click()
+    page.locator("#weight-effect").click()
+    expect(page.locator("#weight-message")).to_contain_text("gus at 0 %", timeout=SLOW)
+    page.locator("#weight-apply").click()
+    expect(page.locator("#people-table")).to_contain_text("left out", timeout=SLOW)
+    page.locator("#weight-undo").click()
+    expect(page.locator("#weight-message")).to_contain_text("counts 100 % again", timeout=SLOW)
+    expect(page.locator("#people-table")).not_to_contain_text("left out")
+
+
 def test_the_page_fits_a_phone_in_every_tab(desk: Visit) -> None:
     page = desk.page
     page.set_viewport_size({"width": 420, "height": 900})
-    for name in ("Train", "Library", "Results", "People", "Data"):
+    for name in ("Train", "Versions", "Dry run", "Library", "Results", "People", "Data"):
         tab = page.get_by_role("tab", name=name, exact=True)
         if tab.count() and tab.first.is_visible():
             tab.first.click()
         else:
             page.locator("#research-tabs .overflow-menu > button").click()
             page.locator("#research-tabs .overflow-dropdown button", has_text=name).click()
-        expect(page.locator(f"#tab-{name.lower()}")).to_be_visible(timeout=SLOW)
+        expect(page.locator(f"#tab-{name.lower().replace(' ', '-')}")).to_be_visible(timeout=SLOW)
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 420, name
 
@@ -207,7 +238,6 @@ def test_a_reload_shows_the_same_run_with_its_command(desk: Visit, tmp_path: Pat
     expect(label).to_have_text(re.compile(r"^analyse-"), timeout=SLOW)
     run_id = label.inner_text()
     expect(page.locator("#run-picker input")).to_have_value(re.compile(run_id))
-    page.locator("#run-details button").first.click()
     expect(page.locator("#run-command")).to_contain_text("rlhf_core.precache_stems", timeout=SLOW)
     expect(page.locator("#run-status .fa-run")).to_have_attribute(
         "data-state", "finished", timeout=SLOW
