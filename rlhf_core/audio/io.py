@@ -25,6 +25,8 @@ ANALYSIS_RATE: Final = 22050
 AUDIO_SUFFIXES: Final = (".wav", ".flac", ".ogg", ".mp3")
 MIN_SECONDS: Final = 3.0
 MAX_SECONDS: Final = 2 * 3600.0
+MAX_SAMPLES: Final = 2 * 3600 * 96000 * 2
+"""What is decoded at most, over all channels: two hours of stereo at 96 kHz, 5.5 GB."""
 BLOCK_FRAMES: Final = 32768
 _DEFAULT_SUBTYPE: Final = {".wav": "PCM_16", ".flac": "PCM_16"}
 
@@ -110,6 +112,11 @@ def read_audio(path: str | Path) -> Audio:
                     f"{path}: {file.channels} channels; mix it down to mono or stereo first"
                 )
             _check_length(path, expected / rate)
+            if expected * file.channels > MAX_SAMPLES:
+                raise AudioError(
+                    f"{path}: {expected * file.channels:.3g} samples, more than the "
+                    f"{MAX_SAMPLES:.3g} that are read; resample it to 48 kHz, or cut it"
+                )
             samples = file.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(

@@ -156,7 +156,7 @@ def reward_from_content(data: dict[str, Any], name: str, device: str = "cpu") ->
             metrics=dict(data["metrics"]),
             lineage=dict(data["lineage"]),
         )
-    except (KeyError, TypeError, AttributeError, RuntimeError, ConfigError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
         # Of a wrong shape, torch names the tensor on the second line.
         first = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise CheckpointError(
