@@ -284,7 +284,7 @@ class Cell:
 
     def _seen(self, agent: Agent, reference: Agent, reward: RewardCheckpoint) -> dict[str, float]:
         """Proxy and gold against the parent on a few unseen passages, and the distance gone."""
-        started, integration = time.perf_counter(), integration_of(reward)
+        started, integration = time.process_time(), integration_of(reward)
         items = self.setup.judge[:LEG_PASSAGES]
 
         def proxy(batch: PassageBatch, actions: torch.Tensor) -> torch.Tensor:
@@ -297,7 +297,7 @@ class Cell:
             spread = theirs.scores.std(axis=1).mean()
             seen[name] = float((ours.scores - theirs.scores).mean() / spread)
         seen["kl"] = comparison.drift(agent, reference, ours)
-        self.watching += time.perf_counter() - started
+        self.watching += time.process_time() - started
         return seen
 
     def _gate(self, agent: Agent, parent: Agent, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
