@@ -188,9 +188,10 @@ def with_covariates(columns: Columns) -> dict[str, Any]:
         effects.append({"name": name, "step": COVARIATES[name][0], "log_odds": float(value),
                         "low": float(low), "high": float(high), **share})  # fmt: skip
     met = np.abs(design).sum(0) > 0
+    centre = strengths[met].mean() if met.any() else 0.0
     rows = [
         {"version": str(name), "strength": float(s)}
-        for name, s, seen in zip(names, strengths - strengths[met].mean(), met, strict=True)
+        for name, s, seen in zip(names, strengths - centre, met, strict=True)
         if seen
     ]
     return {"rows": sorted(rows, key=lambda row: -row["strength"]), "effects": effects}

@@ -287,6 +287,8 @@ def test_a_taste_for_length_is_not_taken_for_a_better_version() -> None:
     assert length["name"] == "length" and length["low"] < 0.5 < length["high"]
     assert length["wins"] == pytest.approx(1 / (1 + np.exp(-0.5)), abs=0.04)
     assert with_covariates({name: values[:0] for name, values in columns.items()})["rows"] == []
+    alone = with_covariates(columns | {"policy_a": columns["policy_b"]})
+    assert alone["rows"] == [] and len(alone["effects"]) == 1  # nobody met, but length still tells
 
 
 def test_a_win_rate_counts_ties_half_and_weights_widen_it() -> None:
