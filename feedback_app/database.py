@@ -41,9 +41,14 @@ GROUP = 64
 MEGABYTE = 1024 * 1024
 
 
+def clock() -> datetime:
+    """The time of the machine, which may jump; tests put their own in its place."""
+    return datetime.now(UTC)
+
+
 def utc_now() -> datetime:
     """Now, in UTC, without a zone, as the database stores it."""
-    return datetime.now(UTC).replace(tzinfo=None)
+    return clock().replace(tzinfo=None)
 
 
 def storage_error(path: Path, error: BaseException) -> StorageError:

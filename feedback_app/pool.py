@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from feedback_app.database import Row
@@ -296,11 +296,18 @@ class Pool:
         return self.pairs.pop(pair, None) is not None
 
     def expire(self, now: datetime) -> None:
-        """Leases that ran out go back to the pool."""
+        """Leases that ran out go back to the pool.
+
+        One that runs longer than a lease can was given before the clock was set back: it counts
+        from now, so that its pair is not held until the old time comes round again.
+        """
         held = [row for person in self.people.values() for row in person.open.values()]
+        longest = now + timedelta(minutes=self.settings.lease_minutes)
         for row in held:
             if row["leased_until"] < now:
                 self.set_state(row, "abandoned")
+            elif row["leased_until"] > longest:
+                self.set_state(row, "open", longest)
 
     # -- writing ----------------------------------------------------------------------------------
 
