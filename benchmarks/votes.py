@@ -242,11 +242,10 @@ class Client:
 
 
 async def sitting(
-    client: Client, until: float, think_s: float, queue: bool
+    client: Client, assignment: str, until: float, think_s: float, queue: bool
 ) -> tuple[float, list[float]]:
     """One annotator until a moment; when the last answer came, and milliseconds of each vote."""
     took, ended = [], 0.0
-    assignment = await client.first()
     if think_s:
         await asyncio.sleep(random.random() * think_s)
     while time.perf_counter() < until:
@@ -265,9 +264,14 @@ async def load(
 ) -> tuple[float, list[float]]:
     """(votes/s, sorted milliseconds) of as many annotators as there are tokens."""
     clients = [await Client(port, token).__aenter__() for token in tokens]
+    given = await asyncio.gather(*(one.first() for one in clients))
     started = time.perf_counter()
     until = started + seconds
-    done = await asyncio.gather(*(sitting(one, until, think_s, queue) for one in clients))
+    sittings = (
+        sitting(one, first, until, think_s, queue)
+        for one, first in zip(clients, given, strict=True)
+    )
+    done = await asyncio.gather(*sittings)
     elapsed = max(ended for ended, _ in done) - started
     for client in clients:
         await client.__aexit__()
