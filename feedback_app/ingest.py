@@ -314,6 +314,7 @@ def evaluation_figures(results: Row) -> Row:
     figures: Row = {"keep_ratio": ours["keep_ratio"], "songs": results["songs"]}
     figures["kl_to_parent"] = results.get("kl_to_parent")
     figures["contenders"] = results["contenders"]
+    figures["win_rates"] = results.get("win_rates")
     rate = (results.get("win_rates") or {}).get("parent")
     if rate is not None:
         figures |= {

@@ -16,6 +16,7 @@ SMALL = {
     "votes_per_pair": 1,
     "required_cap_s": 0.5,
     "test_share": 0,
+    "version_examples": 1,
     "nice": 0,
 }
 

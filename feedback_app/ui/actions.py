@@ -28,6 +28,15 @@ def panel(elem_id: str) -> gr.HTML:
     return gr.HTML(elem_id=elem_id, js_on_load=CLICKS)
 
 
+def shown_mark(elem_id: str) -> gr.Textbox:
+    """A mark of what the page shows, for polls that answer only where something has changed.
+
+    It lives in the page and not in a gr.State: answers may arrive in another order than the server
+    gave them, and the mark must go with the one that is seen.
+    """
+    return gr.Textbox("", visible="hidden", elem_id=elem_id, container=False)
+
+
 def button(act: str, of: object, label: str, *, kind: str = "plain", why: str = "") -> Html:
     """A button. kind: plain, main or stop. why: it is off, and this is why (shown on hover)."""
     off = f' disabled title="{esc(why)}"' if why else ""

@@ -49,7 +49,7 @@ class Watch(NamedTuple):
     command: gr.Code
     curves: gr.HTML
     log: gr.HTML
-    seen: gr.State
+    seen: gr.Textbox
 
 
 def build(operations: Any, guard: Guard) -> Loader:
@@ -182,7 +182,7 @@ def _watch_panel() -> Watch:
         )
         with gr.Accordion("Log", open=False, elem_id="run-details"):
             log = gr.HTML(elem_id="run-log")
-        seen = gr.State("")
+        seen = actions.shown_mark("run-state")
     return Watch(queue, picker, status, cancel, resume, command, curves, log, seen)
 
 

@@ -241,7 +241,7 @@ def build(operations: Any, guard: Guard) -> Loader:
     gr.HTML(text.heading("Reward models", "Accuracy is on votes about songs that were left out."))
     rewards = actions.panel("reward-versions")
     compared = comparing.panel(operations, guard)
-    seen = gr.State("")
+    seen = actions.shown_mark("versions-state")
 
     def shown() -> dict[Any, Any]:
         found, models = operations.list_policies(), operations.list_reward_models()

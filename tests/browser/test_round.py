@@ -9,6 +9,7 @@ cast. The tests below are the steps, in order, on one server.
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -71,11 +72,13 @@ def studio(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         pages.append(context.new_page())
         pages[-1].set_default_timeout(WAIT)
     whole = Studio(server, *pages)
+    expect.set_options(timeout=WAIT)
     for page in pages:
         page.on("request", lambda request: whole.requests.append(request.url))
         page.on("pageerror", lambda error: whole.problems.append(str(error)))
         page.on("dialog", lambda dialog: (whole.problems.append(dialog.message), dialog.dismiss()))
     yield whole
+    expect.set_options(timeout=5000)
     for page in pages:
         page.context.close()
     server.stop()
@@ -117,7 +120,7 @@ def test_01_a_researcher_uploads_a_song_and_invites_an_annotator(
 
 
 def test_02_first_versions_and_pairs_appear_by_themselves(studio: Studio) -> None:
-    page = studio.open_tab("Train")
+    page = studio.open_tab("Versions")
     expect(page.locator("#reward-versions")).to_contain_text("reward_v0", timeout=WAIT)
     expect(page.locator("#policy-versions")).to_contain_text("policy_v1", timeout=WAIT)
     studio.listener.wait_for_selector(".studio[data-phase=ready]", timeout=WAIT)
@@ -194,26 +197,65 @@ def test_05_one_vote_is_undone(studio: Studio) -> None:
 def test_06_the_reward_learns(studio: Studio) -> None:
     page = studio.open_tab("Train")
     press_and_wait(page, "#retrain-reward", "train-reward")
+    assert "rlhf_core.train_reward" in page.locator("#run-command").inner_text()
+    studio.open_tab("Versions")
     expect(page.locator("#reward-versions")).to_contain_text("reward_v1")
     # One song is not enough for a figure on songs left out, and the card says so.
     expect(page.locator("#reward-versions")).to_contain_text("at least two songs")
 
 
-@pytest.mark.parametrize(("algorithm", "version"), [("ppo", "policy_v2"), ("dpo", "policy_v3")])
-def test_07_a_policy_is_proposed(studio: Studio, algorithm: str, version: str) -> None:
+def test_07_a_policy_is_proposed_though_the_server_dies_meanwhile(studio: Studio) -> None:
     page = studio.open_tab("Train")
-    page.locator(f"#algorithm input[value={algorithm}]").check()
+    page.locator("#steps input").fill("4096")
+    page.locator("#train-policy").click()
+    label = page.locator("#run-status .fa-run-id")
+    expect(label).to_have_text(re.compile(r"^train-policy-"))
+    expect(page.locator("#run-queue")).to_contain_text("then evaluation, rendering examples")
+    run_id = label.inner_text()
+    expect(page.locator("#run-status .fa-run")).to_have_attribute("data-state", "running")
+    studio.server.stop(signal.SIGKILL)
+    studio.server.start()
+    page.reload()
+    studio.open_tab("Train")
+    state = page.wait_for_function(ENDED, arg=[run_id, "examples"], timeout=WAIT).json_value()
+    assert state == "finished", page.locator("#run-status").inner_text()
+    page.locator("#run-picker input").click()
+    page.get_by_role("option", name=re.compile(rf"finished .* {run_id}")).click()
+    expect(label).to_have_text(run_id)
+    expect(page.locator("#run-curves")).to_contain_text("Entropy")
+    studio.open_tab("Versions")
+    expect(page.locator("#policy-versions")).to_contain_text("policy_v2", timeout=WAIT)
+
+
+def test_07b_by_the_other_algorithm_too(studio: Studio) -> None:
+    page = studio.open_tab("Train")
+    page.locator("#algorithm input[value=dpo]").check()
     page.locator("#steps input").fill("2048")
-    press_and_wait(page, "#train-policy", "evaluate")  # which follows by itself
-    expect(page.locator("#policy-versions")).to_contain_text(version, timeout=WAIT)
+    press_and_wait(page, "#train-policy", "examples")  # which follows by itself
+    studio.open_tab("Versions")
+    expect(page.locator("#policy-versions")).to_contain_text("policy_v3", timeout=WAIT)
 
 
-def test_08_promoting_makes_new_pairs_from_the_new_version(studio: Studio) -> None:
-    page = studio.open_tab("Train")
-    page.locator("#promote-version input").click()
-    page.get_by_role("option", name=re.compile("policy_v2")).click()
-    page.locator("#promote").click()
-    expect(page.locator("#version-message")).to_contain_text("policy_v2")
+def test_08_a_version_is_heard_promoted_and_makes_new_pairs(studio: Studio) -> None:
+    page = studio.open_tab("Versions")
+    card = page.locator("#policy-versions [data-version=policy_v2]")
+    card.get_by_text("Listen: before and after").click()
+    for place in range(3):
+        audio = card.locator("audio").nth(place)
+        audio.evaluate("player => player.play()")
+        page.wait_for_function("player => player.currentTime > 0.2", arg=audio.element_handle())
+        audio.evaluate("player => player.pause()")
+    card.get_by_role("button", name="Compare with parent").click()
+    expect(page.locator("#compared")).to_contain_text("Beats kept", ignore_case=True)
+    expect(page.locator("#compared svg.fa-edl")).to_have_count(2)
+    card.get_by_role("button", name="Promote").click()
+    expect(page.locator("#version-message")).to_contain_text("policy_v2 is active now")
+    other = page.locator("#policy-versions [data-version=policy_v3]")
+    other.get_by_role("button", name="Delete").click()
+    page.locator("#version-question").get_by_role("button", name="No, leave it").click()
+    expect(page.locator("#version-question .fa-confirm")).to_have_count(0)
+    expect(other).to_be_visible()
+    studio.open_tab("Train")
     page.locator("#pairs-count input").fill("3")
     press_and_wait(page, "#make-pairs", "generate")
     page = studio.open_tab("Results")
