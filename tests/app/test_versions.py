@@ -93,7 +93,7 @@ def services(prepared: Path, tmp_path: Path) -> Iterator[Services]:
 
 
 def settle(services: Services) -> None:
-    wait(services, lambda: not services.store.open_runs(), 100.0)
+    wait(services, lambda: not services.store.open_runs(), 400.0)
 
 
 def policies(services: Services) -> dict[str, Row]:
@@ -274,7 +274,7 @@ def test_a_dry_run_mixes_with_nothing_and_goes_without_a_trace(services: Service
 def test_a_dry_run_is_cancelled_and_kept_while_people_rest_on_it(services: Services) -> None:
     operations = services.operations
     name = operations.simulate("tight", rounds=20, votes=2, total_steps=10)["dry_run"]
-    wait(services, lambda: "dry1_policy_v1" in policies(services), 100.0)
+    wait(services, lambda: "dry1_policy_v1" in policies(services), 400.0)
     with pytest.raises(ConflictError, match="still going on"):
         operations.remove_dry_run(name)
     operations.cancel_dry_run(name)
