@@ -5,6 +5,7 @@ which prepares it (prompt, chosen and rejected as text) and makes one step with 
 over bytes: nothing is downloaded.
 """
 
+import copy
 import json
 import os
 import sys
@@ -44,8 +45,13 @@ def main(folder):
         bf16=False,
         gradient_checkpointing=False,
     )
+    model = GPT2LMHeadModel(config)
     trainer = DPOTrainer(
-        model=GPT2LMHeadModel(config), args=options, train_dataset=data, processing_class=words
+        model=model,
+        ref_model=copy.deepcopy(model),  # it comes from no hub, so trl cannot load it again
+        args=options,
+        train_dataset=data,
+        processing_class=words,
     )
     done = trainer.train()
     first = trainer.train_dataset[0]
