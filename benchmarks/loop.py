@@ -45,7 +45,7 @@ from rlhf_core.policy.agent import Agent, load_policy, save_policy
 from rlhf_core.policy.candidates import Maker, plan_pools
 from rlhf_core.policy.comparison import Edits, edits_by, edits_of_agent, win_rate
 from rlhf_core.policy.dpo import DPOConfig
-from rlhf_core.policy.gate import integration_of, judging_reward, split_votes
+from rlhf_core.policy.gate import integration_of, judging_reward
 from rlhf_core.policy.imitation import imitate
 from rlhf_core.policy.ppo import PPOConfig
 from rlhf_core.policy.rewards import Item, LearnedRewards
@@ -57,6 +57,7 @@ from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward
 from rlhf_core.reward.dataset import Vote
 from rlhf_core.reward.learned_reward_integration import find_default_checkpoint
 from rlhf_core.reward.training import fit_reward
+from rlhf_core.reward.withholding import split_votes
 from rlhf_core.types import Passage
 
 DEFAULT_JUDGES = ("mixture", "tight", "clean_joins", "energy_build")
@@ -295,6 +296,8 @@ class Cell:
             ours = edits_of_agent(agent, items, 4, 0, score)
             theirs = edits_of_agent(reference, items, 4, 0, score)
             spread = theirs.scores.std(axis=1).mean()
+            if spread < 1e-6:  # a parent that always makes the same edit
+                spread = edits_of_agent(self.setup.first, items, 4, 0, score).scores.std(1).mean()
             seen[name] = float((ours.scores - theirs.scores).mean() / spread)
         seen["kl"] = comparison.drift(agent, reference, ours)
         self.watching += time.process_time() - started
