@@ -154,8 +154,6 @@ class Cell:
             )
         return done
 
-    # ---- a round
-
     def _round(self, number: int, done: list[dict[str, Any]]) -> dict[str, Any]:
         parent = self._parent(done)
         rng = np.random.default_rng([self.seed, number])
