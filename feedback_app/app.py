@@ -24,6 +24,7 @@ from feedback_app.server import add_routes
 from feedback_app.services import Services
 from feedback_app.static import UiFiles
 from feedback_app.ui import annotate, research, theme
+from feedback_app.uploads import Uploads
 from feedback_app.watching import Watch
 
 MEGABYTE = 1024 * 1024
@@ -50,6 +51,7 @@ def build_app(services: Services, *, pages: bool = True) -> FastAPI:
 
 
 def _mount_pages(app: FastAPI, services: Services) -> None:
+    Uploads(services.workspace.root).prepare()
     settings = services.settings
     _mount(app, services, annotate, annotate.build(settings), "/annotate")
     _mount(app, services, research, research.build(services.operations, settings), "/research")

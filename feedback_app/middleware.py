@@ -31,12 +31,10 @@ _PAGE = (
 OPEN_PATHS = {
     ("/annotate", "GET"): re.compile(_PAGE),
     ("/research", "GET"): re.compile(
-        rf"{_PAGE}|/(media|original|example|download)/.+"
+        rf"{_PAGE}|/(media|original|example|download|song)/.+"
         r"|/gradio_api/(queue/data|upload_progress|file=/.+)"
     ),
-    ("/research", "POST"): re.compile(
-        r"/gradio_api/(queue/join|run/\w+|upload|cancel|reset)/?"
-    ),
+    ("/research", "POST"): re.compile(r"/uploads|/gradio_api/(queue/join|run/\w+|upload|cancel|reset)/?"),
 }
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -73,6 +71,8 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                if scope.get("scheme") == "https":
+                    headers.setdefault("strict-transport-security", "max-age=31536000")
             await send(message)
 
         await self.app(scope, receive, with_headers)

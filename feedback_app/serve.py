@@ -18,6 +18,7 @@ from feedback_app.errors import WorkspaceError
 from feedback_app.logs import set_up
 from feedback_app.services import Services, open_services
 from feedback_app.settings import load_settings
+from feedback_app.uploads import Uploads
 from feedback_app.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,13 @@ def serve(
         app = build_app(services)
         for line in first_accounts(services, annotator=demo):
             print(line)
-        services.jobs.watch(services.operations.tick)
+        uploads = Uploads(services.workspace.root)
+
+        def tick() -> None:
+            services.operations.tick()
+            uploads.tidy()
+
+        services.jobs.watch(tick)
         config = uvicorn.Config(
             app, log_config=None, log_level="warning", access_log=False,
             timeout_graceful_shutdown=5, server_header=False,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import sys
+import time
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from starlette.testclient import TestClient
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -20,6 +23,7 @@ from feedback_app.errors import InvalidError
 from feedback_app.limits import Buckets
 from feedback_app.middleware import BODY_LIMIT
 from feedback_app.services import Services, open_services
+from feedback_app.uploads import Uploads
 
 HOSTILE = '=cmd|\'/c x\'!A1"; <script>alert(1)</script>\r\n{"level": "error"}\x1b[31m'
 
@@ -120,6 +124,35 @@ def test_only_a_hash_of_a_session_is_kept_and_its_cookie_is_bound(services: Serv
     assert stored[0]["expires_at"] > stored[0]["created_at"]
     hashes = services.store.database.rows("SELECT password FROM annotators")
     assert all(row["password"].startswith("scrypt$16384$8$1$") for row in hashes)
+
+
+def test_over_tls_the_cookie_and_the_browser_stay_with_tls(services: Services) -> None:
+    app = client_of(services).app
+    client = TestClient(app, base_url="https://study.example", follow_redirects=False)
+    answer = client.post("/login", data={"name": "ann", "password": PASSWORD})
+    assert "Secure" in answer.headers["set-cookie"]
+    assert "max-age=31536000" in answer.headers["strict-transport-security"]
+    plain = client_of(services).get("/login")
+    assert "strict-transport-security" not in plain.headers
+
+
+def test_uploads_lie_in_a_private_folder_and_go_after_a_day(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path)
+    uploads.prepare()
+    assert uploads.folder.stat().st_mode & 0o077 == 0
+    for name in ("old", "new"):
+        (uploads.folder / name).mkdir()
+        (uploads.folder / name / "x.wav").write_bytes(b"x")
+    outside = tmp_path / "song.wav"
+    outside.write_bytes(b"kept")
+    (uploads.folder / "old" / "link").symlink_to(outside)
+    past = time.time() - 2 * 86400
+    for path in (*(uploads.folder / "old").iterdir(), uploads.folder / "old"):
+        os.utime(path, (past, past), follow_symlinks=False)
+    assert uploads.tidy() == 2
+    left = sorted(p.name for p in uploads.folder.rglob("*"))
+    assert left in (["new", "x.wav"], ["new", "old", "x.wav"])  # an emptied folder is new again
+    assert outside.read_bytes() == b"kept" and uploads.tidy() == 0
 
 
 def test_made_up_passwords_do_not_repeat() -> None:

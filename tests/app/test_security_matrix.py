@@ -228,6 +228,23 @@ def test_handlers_are_reached_by_researchers_alone(
                     assert answer.status_code == status, (index, path, name)
 
 
+def test_uploads_go_into_the_workspace(
+    app: tuple[Services, FastAPI], clients: dict[str | None, TestClient]
+) -> None:
+    """Under a name of the server's, whatever the file was called."""
+    services, _ = app
+    address = "/research/gradio_api/upload"
+    for name in ("../../evil.wav", "/etc/evil.wav", "a\nb.wav", "x" * 300 + ".wav"):
+        answer = clients["res"].post(address, files={"files": (name, b"RIFF")})
+        assert answer.status_code == 200, answer.text
+        (stored,) = answer.json()
+        path = Path(stored).resolve()
+        assert path.is_relative_to(services.workspace.root / "uploads"), stored
+        assert path.read_bytes() == b"RIFF" and "\n" not in path.name
+    for name, status in ((None, 401), ("ann", 403)):
+        assert clients[name].post(address, files={"files": ("x", b"x")}).status_code == status
+
+
 @pytest.mark.parametrize(
     "path",
     [
