@@ -43,6 +43,7 @@ from rlhf_core.reward.learned_reward_integration import (
 )
 from rlhf_core.runs import RunFolder, running
 
+BASELINE_EDITS = 2  # of each passage, where policies make more: the presets take their time
 logger = logging.getLogger("rlhf_core.evaluation")  # also when run with -m
 
 
@@ -112,7 +113,7 @@ def contend(
             parent, items, per_passage, seed + 1, score
         )
     for name, make in comparison.baselines(seed).items() if baselines else ():
-        contenders[name] = comparison.edits_by(make, items, per_passage, score)
+        contenders[name] = comparison.edits_by(make, items, min(per_passage, BASELINE_EDITS), score)
     return contenders
 
 
