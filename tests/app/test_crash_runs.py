@@ -79,7 +79,12 @@ def whole(services: Services) -> None:
 
 def kill_and_resume(services: Services, kills: int, rng: random.Random, longest_s: float) -> int:
     """Go on until nothing is open; kill what runs at random moments, resume what failed."""
-    done, resumed, until = 0, set(), time.monotonic() + PATIENCE_S
+    done, until = 0, time.monotonic() + PATIENCE_S
+    resumed = {
+        run["settings"].get("resumed_from")
+        for row in services.operations.list_runs(100)
+        for run in [services.store.run(row["run_id"])]
+    }
     kill_at = time.monotonic() + rng.random() * longest_s
     while time.monotonic() < until:
         services.jobs.poll()
