@@ -153,7 +153,8 @@ def fit_time(votes: int = 200, width: int = 192) -> float:
         np.ones(votes),
     )
     started = time.perf_counter()
-    fit_head(data, HeadPrior.build(rng.normal(size=(192, width)), np.eye(width)))
+    tastes, directions = rng.normal(size=(192, width)), rng.normal(size=(101, width)) / width**0.5
+    fit_head(data, HeadPrior.build(tastes, np.eye(width), directions))
     return time.perf_counter() - started
 
 

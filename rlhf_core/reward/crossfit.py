@@ -205,8 +205,11 @@ def _baselines(course: Course, measured: Measured, bootstrap: RewardCheckpoint) 
     ):
         single = as_numbers(course.votes, values)
         # Every column counts as much as any other: a prior on standardised differences.
-        each = np.diag(1 / np.maximum((single.differences**2).mean(0), 1e-9)) / width_of(values)
-        fit = partial(fit_head, prior=HeadPrior(each, each))
+        square = np.maximum((single.differences**2).mean(0), 1e-9)
+        each = np.diag(1 / square) / len(square)
+        # Many columns get the sparse prior, as the embedding does: that is what there is to beat.
+        directions = np.diag(np.sqrt(2 / square)) if len(square) > 1 else None
+        fit = partial(fit_head, prior=HeadPrior(each, each, directions))
         result[name] = course.figures(cross_fit(single, course.folds, fit))
     for name, values in (
         ("actions_shuffled", measured.shuffled),
@@ -219,11 +222,6 @@ def _baselines(course: Course, measured: Measured, bootstrap: RewardCheckpoint) 
     logits = course.data.differences @ bootstrap.mean.double().cpu().numpy()
     result["bootstrap"] = course.figures(1 / (1 + np.exp(-logits)))
     return result
-
-
-def width_of(values: Mapping[EditKey, DoubleArray]) -> int:
-    """How many numbers there are for each edit."""
-    return len(next(iter(values.values())))
 
 
 def _by_annotator(course: Course, prior: HeadPrior) -> dict[str, Any] | None:
