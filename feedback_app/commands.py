@@ -8,21 +8,19 @@ into the settings so that the run can be told and repeated.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
+from feedback_app import gating
+from feedback_app.context import Context, link_songs
 from feedback_app.database import Row
 from feedback_app.errors import ConflictError, InvalidError
 from feedback_app.exchange import query_from
-from feedback_app.settings import Settings
 from feedback_app.snapshots import write_snapshot
 from feedback_app.store import Store
-from feedback_app.workspace import Workspace
 from rlhf_core.files import atomic_path, write_json
 from rlhf_core.manner import manner_of
 
@@ -30,46 +28,6 @@ KINDS = (
     "analyse", "bootstrap", "imitation", "generate", "rank",
     "train-reward", "train-policy", "evaluate", "examples", "simulate", "judge", "export",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a command is built from."""
-
-    store: Store
-    workspace: Workspace
-    settings: Settings
-    folder: Path
-
-    def module(self, name: str) -> list[str]:
-        return [sys.executable, "-m", f"rlhf_core.{name}"]
-
-    def data(self) -> list[str]:
-        """--data_dir, --cache_dir, --output_dir of this run; links its songs."""
-        link_songs(self.store, self.workspace, self.folder / "data")
-        return [
-            "--data_dir", str(self.folder / "data"), "--cache_dir", str(self.workspace.cache),
-            "--output_dir", str(self.folder),
-        ]  # fmt: skip
-
-    def threads(self) -> list[str]:
-        return ["--threads", str(self.settings.threads)]
-
-    def path(self, stored: str) -> str:
-        return str(self.workspace.resolve(stored))
-
-
-def link_songs(store: Store, workspace: Workspace, data: Path) -> None:
-    """train/ and test/ of a run: links to the songs that are ready, by split."""
-    songs = [song for song in store.songs() if song["status"] == "ready"]
-    if not any(song["split"] == "train" for song in songs):
-        raise ConflictError("there is no analysed song to train on; add songs first")
-    for song in songs:
-        source = workspace.resolve(song["path"])
-        link = data / song["split"] / f"{song['song_id']}{source.suffix.lower()}"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.is_symlink():
-            link.symlink_to(os.path.relpath(source, link.parent))
 
 
 def build(kind: str, settings: Row, context: Context) -> tuple[list[str], Row]:
@@ -213,9 +171,10 @@ def _train_policy(settings: Row, context: Context) -> tuple[list[str], Row]:
     ]  # fmt: skip
     if reward is not None:
         settings["reward_model"] = reward["version"]
-        argv += ["--reward_model", context.path(reward["path"])]
+        argv += ["--reward_model", gating.reward_to_train_on(settings, context, reward)]
     if settings.get("on_votes"):
         argv += ["--preferences", _snapshot(settings, context)]
+        argv += gating.votes_to_train_on(settings)
         argv += ["--include_simulated"] if settings.get("include_simulated") else []
     if settings.get("checkpoint"):  # resumed: it carries its weights and its reference
         return [*argv, "--checkpoint", context.path(settings["checkpoint"])], settings
@@ -230,6 +189,9 @@ def _evaluate(settings: Row, context: Context) -> tuple[list[str], Row]:
     ]  # fmt: skip
     if policy["parent"]:
         argv += ["--parent", context.path(context.store.policy(policy["parent"])["path"])]
+    withheld = gating.withheld_votes(settings, context, policy)
+    if withheld:
+        return [*argv, *withheld], settings
     reward = reward_of(settings, context.store)
     if reward is not None:
         argv += ["--reward_model", context.path(reward["path"])]

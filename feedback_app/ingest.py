@@ -201,6 +201,13 @@ class Ingest:
         )
         return self.workspace.relative(target)
 
+    def _keep_reward(self, results: Row, run: Row, folder: str) -> str:
+        """The stored path of a reward; what policies are trained on lies beside it."""
+        apart = ((results.get("metrics") or {}).get("withheld") or {}).get("checkpoint")
+        if apart:
+            self._keep(apart, run, folder)
+        return self._keep(results["checkpoint"], run, folder)
+
     def _reward_model(self, run: Row, results: Row) -> Row:
         bootstrap = run["kind"] == "bootstrap"
         settings, metrics = run["settings"], results.get("metrics") or {}
@@ -219,7 +226,7 @@ class Ingest:
             folder = "reward_model_v8_long" if bootstrap else version
             row = {
                 "version": version,
-                "path": self._keep(results["checkpoint"], run, folder),
+                "path": self._keep_reward(results, run, folder),
                 "run_id": run["run_id"],
                 "snapshot": settings.get("snapshot"),
                 "status": "available",
@@ -334,8 +341,10 @@ def evaluation_figures(results: Row) -> Row:
 def _whose_judgement(results: Row) -> list[str]:
     """A reward that judges what was trained on it agrees with itself: that is to be known."""
     judge = results.get("judged_by")
-    if judge is None or judge.get("withheld_votes"):
+    if judge is None:
         return []
+    if judge.get("withheld_votes"):
+        return [f"judged by a reward of {judge['withheld_votes']} votes withheld from training"]
     return ["the reward that trained it also judged it: listen, and let people compare the two"]
 
 

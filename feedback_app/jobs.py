@@ -20,7 +20,8 @@ from typing import Any
 import duckdb
 
 from feedback_app import processes
-from feedback_app.commands import KINDS, Context, build
+from feedback_app.commands import KINDS, build
+from feedback_app.context import Context
 from feedback_app.database import Row, utc_now
 from feedback_app.errors import AppError, ConflictError, InvalidError
 from feedback_app.ingest import Ingest
@@ -42,13 +43,20 @@ class Jobs:
     """The runs of one workspace."""
 
     def __init__(
-        self, store: Store, workspace: Workspace, settings: Settings, build: Build = build
+        self,
+        store: Store,
+        workspace: Workspace,
+        settings: Settings,
+        build: Build = build,
+        keeper: Callable[[], bool] = lambda: True,
     ) -> None:
+        """keeper: whether this process looks after runs; of several apps on a database, one."""
         self.store = store
         self.workspace = workspace
         self.settings = settings
         self.ingest = Ingest(store, workspace)
         self._build = build
+        self._keeper = keeper
         if unknown := sorted(set(settings.launcher_kinds) - set(KINDS)):
             raise InvalidError(
                 f"setting launcher_kinds names {', '.join(unknown)}; known: {', '.join(KINDS)}"
@@ -79,6 +87,8 @@ class Jobs:
 
     def poll(self) -> None:
         """Look at every open run once: take in rows, notice ends, start what waits."""
+        if not self._keeper():
+            return  # what is queued here is started by the app that looks after runs
         with self._lock:
             for run in self.store.open_runs():
                 if run["state"] != "queued":
@@ -101,6 +111,11 @@ class Jobs:
             if run["state"] == "queued":
                 self._end(run, "cancelled", None)
                 return
+            if not self._keeper():
+                raise ConflictError(
+                    f"{run_id} is looked after by another app on this workspace; "
+                    "`python -m feedback_app` on that machine, or its own page, can cancel it"
+                )
             if processes.is_alive(run["pid"], run["pid_started"]):
                 processes.end_group(run["pid"], kill=False)
             self._kill_at[run_id] = time.monotonic() + self.settings.cancel_grace_s
@@ -137,7 +152,8 @@ class Jobs:
             while not self._stop.wait(POLL_S):
                 try:
                     self.poll()
-                    tick()
+                    if self._keeper():
+                        tick()
                 except FAULTS:
                     logger.exception("looking after the runs failed; trying again")
 

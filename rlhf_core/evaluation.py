@@ -31,7 +31,7 @@ from rlhf_core.policy.agent import Agent, load_policy
 from rlhf_core.policy.commands import guarded, start_logging, use_threads
 from rlhf_core.policy.comparison import Edits, Score
 from rlhf_core.policy.examples import write_examples
-from rlhf_core.policy.gate import WITHHELD_SHARE, judging_reward, split_votes, tastes, verdict
+from rlhf_core.policy.gate import gate_trunk, judging_reward, tastes, verdict
 from rlhf_core.policy.rewards import Item
 from rlhf_core.policy.songs import passages_of
 from rlhf_core.reward.checkpoint import load_reward
@@ -41,6 +41,7 @@ from rlhf_core.reward.learned_reward_integration import (
     LearnedRewardIntegration,
     find_default_checkpoint,
 )
+from rlhf_core.reward.withholding import WITHHELD_SHARE, parts_of
 from rlhf_core.runs import RunFolder, running
 
 BASELINE_EDITS = 2  # of each passage, where policies make more: the presets take their time
@@ -208,7 +209,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gate_trunk",
         type=Path,
-        help="with --preferences: bootstrap of another seed to fit them on (that of the reward)",
+        help="with --preferences: bootstrap of another seed to fit them on (the package's own)",
     )
     parser.add_argument(
         "--withheld_share", type=float, default=WITHHELD_SHARE, help="of the votes, whole songs"
@@ -249,20 +250,22 @@ def _integration(
 def _withheld_reward(
     args: argparse.Namespace, path: Path
 ) -> tuple[LearnedRewardIntegration, dict[str, Any]]:
-    """A reward of the withheld votes; says so where the training's reward saw them too."""
+    """A reward of the withheld votes; says so where the training's reward saw them too.
+
+    The reward at `path` is the one that the policy was trained on."""
     if args.data_dir is None:
         raise ConfigError("--preferences needs --data_dir, the folder with the songs voted on")
     dataset = read_snapshot(args.preferences)
     votes = dataset.usable(include_simulated=args.include_simulated)
-    learned, withheld = split_votes(votes, args.withheld_share)
-    states = {song.state.song_id: song.state for song in load_library(args.data_dir)}
-    trunk = load_reward(args.gate_trunk or path)
+    learned, withheld = parts_of(votes, args.withheld_share)
+    songs = load_library(args.data_dir, args.cache_dir)
+    states = {song.state.song_id: song.state for song in songs}
+    own = args.gate_trunk or gate_trunk()
     settings = load_reward(path).lineage.get("settings") or {}
     seen = settings.get("votes", 0) > len(learned)
-    return judging_reward(withheld, states, trunk, args.seed), {
-        "reward_model": str(args.gate_trunk or path),
+    return judging_reward(withheld, states, load_reward(own), args.seed), {
+        "reward_model": str(own),
         "withheld_votes": len(withheld),
-        "same_trunk": args.gate_trunk is None,
         "seen_in_training": seen,
     }
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,19 @@ from rlhf_core.checkpoints import lineage
 from rlhf_core.devices import advising, backend, check_device, own_device
 from rlhf_core.errors import CheckpointError, ConfigError, CoreError, DataError
 from rlhf_core.files import set_aside
-from rlhf_core.reward.checkpoint import load_reward
+from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward
 from rlhf_core.reward.crossfit import Parent, Report
-from rlhf_core.reward.dataset import PreferenceDataset, read_snapshot
+from rlhf_core.reward.dataset import PreferenceDataset, Vote, read_snapshot
 from rlhf_core.reward.learned_reward_integration import find_default_checkpoint
 from rlhf_core.reward.parallel import process_group, quietly_elsewhere
 from rlhf_core.reward.report_text import report_text
-from rlhf_core.reward.training import FittedReward, fit_reward
+from rlhf_core.reward.training import FittedReward, fit_checkpoint, fit_reward
+from rlhf_core.reward.withholding import WITHHELD_SHARE, parts_of
 from rlhf_core.runs import RunFolder, running
 from rlhf_core.types import AudioState
 
 OUTPUT = Path("models/reward_model_final.pt")
+TRAINING_OUTPUT = Path("models/reward_model_training.pt")
 OUT_OF_MEMORY = "Embedding edits is quick without one: use --device cpu."
 STAGES = {"songs": 0.05, "embed": 0.3, "tune": 0.4, "fold": 0.5, "fit": 0.95}
 
@@ -82,6 +85,14 @@ def parser() -> argparse.ArgumentParser:
         "out is lower by more than its standard error (the result says by how much)",
     )
     add(
+        "--withheld_share",
+        type=float,
+        default=WITHHELD_SHARE,
+        help="also write models/reward_model_training.pt, which has not seen this share of the "
+        "votes (whole songs): train policies on it, so that `python -m rlhf_core.evaluation "
+        f"--preferences` can judge them by the rest (default {WITHHELD_SHARE}; 0: do not)",
+    )
+    add(
         "--include_simulated",
         action="store_true",
         help="also learn from simulated judges' votes: for dry runs only",
@@ -107,13 +118,6 @@ def _fit(
 
     show = _shown(run, bar)
     show("songs", {})
-    made_from = lineage(
-        seed=options.seed,
-        parent=given,
-        snapshot=dataset.sha256,
-        synthetic=all(vote.simulated for vote in votes),
-        settings={"include_simulated": options.include_simulated, "votes": len(votes)},
-    )
     states = load_states(options)
     parent, unreadable = readable_parent(options)
     bootstrap.model.to(options.device)
@@ -123,16 +127,60 @@ def _fit(
         votes,
         states,
         bootstrap,
-        made_from,
+        made_from(options, dataset, votes, given),
         seed=options.seed,
         report=show,
         parent=parent,
         tune_trunk=options.fine_tune,
     )
     fitted.checkpoint.model.to("cpu")
+    bootstrap.model.to("cpu")
+    lineage_of_part = partial(made_from, options, dataset, given=given)
+    fitted.metrics["withheld"] = write_training_reward(
+        options, votes, states, bootstrap, lineage_of_part
+    )
     if unreadable is not None:
         fitted.metrics["not_compared_with_parent"] = unreadable
     return fitted
+
+
+def made_from(
+    options: argparse.Namespace, dataset: PreferenceDataset, votes: Sequence[Vote], given: Path
+) -> dict[str, Any]:
+    """The lineage of a reward fitted to these votes of a snapshot."""
+    return lineage(
+        seed=options.seed,
+        parent=given,
+        snapshot=dataset.sha256,
+        synthetic=all(vote.simulated for vote in votes),
+        settings={"include_simulated": options.include_simulated, "votes": len(votes)},
+    )
+
+
+def write_training_reward(
+    options: argparse.Namespace,
+    votes: Sequence[Vote],
+    states: dict[str, AudioState],
+    bootstrap: RewardCheckpoint,
+    lineage_of: Callable[..., dict[str, Any]],
+) -> dict[str, Any]:
+    """Fit and write the reward for training policies; what was withheld from it, or why nothing."""
+    path = options.output_dir / TRAINING_OUTPUT
+    set_aside(path)
+    if options.withheld_share == 0:
+        return {"checkpoint": None, "why_not": "--withheld_share 0"}
+    try:
+        learned, withheld = parts_of(votes, options.withheld_share)
+    except DataError as error:
+        return {"checkpoint": None, "why_not": str(error)}
+    fit_checkpoint(learned, states, bootstrap, lineage_of(votes=learned), seed=options.seed).save(
+        path
+    )
+    return {
+        "checkpoint": str(path),
+        "votes": len(withheld),
+        "songs": len({vote.song_id for vote in withheld}),
+    }
 
 
 def _shown(run: RunFolder, bar: tqdm[Any]) -> Report:
@@ -215,7 +263,20 @@ def _train(options: argparse.Namespace) -> None:
 def told(path: Path, metrics: dict[str, Any]) -> str:
     """The result for a person."""
     head = f"{path}: fitted to {metrics['n_votes']} votes on {metrics['n_songs']} songs"
-    return "\n".join([head, *tuning_text(metrics.get("fine_tuning")), *report_text(metrics)])
+    apart = withheld_text(metrics["withheld"])
+    return "\n".join(
+        [head, *tuning_text(metrics.get("fine_tuning")), *apart, *report_text(metrics)]
+    )
+
+
+def withheld_text(apart: dict[str, Any]) -> list[str]:
+    """Whether there is a reward that has not seen all votes."""
+    if apart["checkpoint"] is None:
+        return [f"  no reward for training policies apart: {apart['why_not']}"]
+    return [
+        f"  {apart['checkpoint']}: for training policies; {apart['votes']} votes on "
+        f"{apart['songs']} song(s) were withheld from it, to judge them by"
+    ]
 
 
 def tuning_text(found: dict[str, Any] | None) -> list[str]:

@@ -38,13 +38,14 @@ from rlhf_core.policy.rewards import Item, LearnedRewards, RewardSource, dense_o
 from rlhf_core.policy.songs import load_items
 from rlhf_core.policy.trainer import RLHFTrainer, copy_of
 from rlhf_core.policy.votes import VotePairs
-from rlhf_core.reward.dataset import read_snapshot
+from rlhf_core.reward.dataset import Vote, read_snapshot
 from rlhf_core.reward.learned_reward_integration import (
     LearnedRewardConfig,
     LearnedRewardIntegration,
     find_default_checkpoint,
 )
 from rlhf_core.reward.parallel import process_group
+from rlhf_core.reward.withholding import parts_of
 from rlhf_core.runs import RunFolder, running
 
 __all__ = ["LearnedRewardConfig", "RLHFTrainer", "main"]
@@ -111,7 +112,11 @@ def _votes(args: argparse.Namespace, items: Sequence[Item]) -> tuple[VotePairs |
     if args.preferences is None:
         return None, None
     dataset = read_snapshot(args.preferences)
-    votes = dataset.usable(include_simulated=args.include_simulated, split=args.split)
+    votes: Sequence[Vote] = dataset.usable(
+        include_simulated=args.include_simulated, split=args.split
+    )
+    if args.withheld_share > 0:
+        votes, _ = parts_of(votes, args.withheld_share)
     states = {state.song_id: state for state, _ in items}
     logger.info("%d votes of %s", len(votes), args.preferences)
     return VotePairs(votes, states), dataset.sha256

@@ -76,6 +76,13 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--include_simulated", action="store_true", help="with --preferences: simulated votes too"
     )
+    where.add_argument(
+        "--withheld_share",
+        type=float,
+        default=0.0,
+        help="with --preferences: leave out this share of the votes (whole songs), which the gate "
+        "of `python -m rlhf_core.evaluation --preferences` will judge by; 0: none",
+    )
     loop = parser.add_argument_group("the loop")
     _number(loop, "--total_steps", int, TrainingConfig, "beats of edits, from the very beginning")
     _choice(loop, "--algorithm", ALGORITHMS, TrainingConfig.algorithm, "how it learns")

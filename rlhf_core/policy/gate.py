@@ -2,8 +2,8 @@
 
 A policy that climbs a reward finds the reward's mistakes as well as the listener's pleasure, so
 whoever judges it must not share those mistakes. The gate's reward is fitted on votes that were
-withheld from the training's reward (`split_votes`: whole songs, chosen by a hash, so that they stay
-withheld), on another trunk where one is given, and it judges edits of songs that nobody trained on.
+withheld from the training's reward (`reward.withholding`: whole songs), on a trunk of its own
+(`gate_trunk`), and it judges edits of songs that nobody trained on.
 What few withheld votes leave open counts: tastes are drawn from the reward's posterior, songs are
 resampled, and the interval of the win rate covers both.
 
@@ -13,8 +13,9 @@ both versions are the last word.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from rlhf_core.checkpoints import lineage
 from rlhf_core.editing.dynamics import PassageBatch
-from rlhf_core.errors import DataError
+from rlhf_core.errors import CheckpointError
 from rlhf_core.policy.comparison import Score
 from rlhf_core.policy.rewards import taste_weights
 from rlhf_core.reward.checkpoint import RewardCheckpoint
@@ -31,10 +32,10 @@ from rlhf_core.reward.learned_reward_integration import (
     LearnedRewardConfig,
     LearnedRewardIntegration,
 )
-from rlhf_core.reward.training import fit_reward
+from rlhf_core.reward.training import fit_checkpoint
 from rlhf_core.types import AudioState
 
-WITHHELD_SHARE = 0.3
+GATE_TRUNK = "models/gate_trunk/gate_trunk.pt"
 TASTES = 200  # draws from the posterior
 
 SURE = 0.9  # probability of being better from which it is accepted; below 1 - SURE: rejected
@@ -45,31 +46,15 @@ MAX_DENSE_DROP = 0.15
 MAX_COMPONENT_DROP = 0.25
 
 
-def split_votes(
-    votes: Sequence[Vote], share: float = WITHHELD_SHARE
-) -> tuple[list[Vote], list[Vote]]:
-    """Votes to learn from, and those withheld for the gate: about `share` of them, whole songs.
+def gate_trunk() -> Path:
+    """The bootstrap that judges: of another seed and other songs than the one rewards start from.
 
-    Raises DataError with fewer than two songs.
+    Raises CheckpointError where the package lacks it.
     """
-    songs = sorted(
-        {vote.song_id for vote in votes},
-        key=lambda song: hashlib.sha256(f"withheld/{song}".encode()).digest(),
-    )
-    if len(songs) < 2:
-        raise DataError(
-            f"{len(votes)} votes on {len(songs)} song(s): withholding some takes votes on at least "
-            "two songs"
-        )
-    counts = [sum(vote.song_id == song for vote in votes) for song in songs]
-    apart = 1
-    while apart < len(songs) - 1 and sum(counts[: apart + 1]) <= share * len(votes):
-        apart += 1
-    chosen = set(songs[:apart])
-    return (
-        [vote for vote in votes if vote.song_id not in chosen],
-        [vote for vote in votes if vote.song_id in chosen],
-    )
+    path = Path(str(resources.files("rlhf_core"))) / GATE_TRUNK
+    if not path.is_file():
+        raise CheckpointError(f"the gate's bootstrap is not at {path}; install the package anew")
+    return path
 
 
 def judging_reward(
@@ -77,8 +62,7 @@ def judging_reward(
 ) -> LearnedRewardIntegration:
     """A reward that has seen the withheld votes alone."""
     made_from = lineage(seed=seed, settings={"withheld_votes": len(withheld)})
-    fitted = fit_reward(withheld, states, trunk, made_from, seed=seed)
-    return integration_of(fitted.checkpoint)
+    return integration_of(fit_checkpoint(withheld, states, trunk, made_from, seed=seed))
 
 
 def integration_of(checkpoint: RewardCheckpoint, device: str = "cpu") -> LearnedRewardIntegration:

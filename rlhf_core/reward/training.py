@@ -90,6 +90,25 @@ def fit_reward(
     return FittedReward(made, posterior, metrics)
 
 
+def fit_checkpoint(
+    votes: Sequence[Vote],
+    states: States,
+    bootstrap: RewardCheckpoint,
+    lineage: dict[str, Any],
+    *,
+    seed: int = 0,
+) -> RewardCheckpoint:
+    """The head fitted to votes on the bootstrap's own trunk, without a report on songs left out.
+
+    Raises DataError when a vote's song is missing.
+    """
+    check_songs(votes, states)
+    edits = [edit for vote in votes for edit in (vote.edit_a, vote.edit_b)]
+    phi = embed_plainly(bootstrap.model, edits, states)
+    posterior = fit_head(as_numbers(votes, phi), bootstrap.prior)
+    return _with_head(bootstrap, posterior, {"n_votes": len(votes)}, lineage)
+
+
 def describe(posterior: HeadPosterior, votes: Sequence[Vote]) -> dict[str, Any]:
     """The head's hyper-parameters and nuisances, by annotator."""
     names = sorted({vote.annotator for vote in votes})

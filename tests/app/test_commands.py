@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -11,12 +12,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pytest
 from conftest import add_pairs, add_song
 
-from feedback_app.commands import Context, build
+from feedback_app import gating
+from feedback_app.commands import build
+from feedback_app.context import Context
 from feedback_app.database import utc_now
 from feedback_app.errors import InvalidError
 from feedback_app.json_columns import insert
 from feedback_app.services import Services
 from feedback_app.snapshots import write_snapshot
+from rlhf_core.reward import withholding
 from rlhf_core.simulate_votes import build_parser
 
 
@@ -27,6 +31,20 @@ def add_reward(services: Services, version: str, snapshot: str | None) -> None:
         "created_at": utc_now(),
     }  # fmt: skip
     services.store.database.write(lambda cursor: insert(cursor, "reward_models", row))
+
+
+def add_policy(services: Services, version: str, run_settings: dict[str, object]) -> None:
+    run = {
+        "run_id": f"run_of_{version}", "kind": "train-policy", "argv": "[]", "folder": "runs/x",
+        "state": "finished", "ingested": True, "created_at": utc_now(),
+        "settings": json.dumps(run_settings),
+    }  # fmt: skip
+    policy = {
+        "version": version, "path": f"models/{version}.pt", "parent": None, "run_id": f"run_of_{version}",
+        "status": "proposed", "algorithm": "ppo", "metrics": "{}", "created_at": utc_now(),
+    }  # fmt: skip
+    write = services.store.database.write
+    write(lambda cursor: (insert(cursor, "runs", run), insert(cursor, "policies", policy)))
 
 
 def argv_of(services: Services, tmp_path: Path, **chain: str) -> list[str]:
@@ -54,6 +72,42 @@ def test_the_parent_and_its_votes_are_passed_on(services: Services, tmp_path: Pa
     votes.write_text(f"pair_id,annotator,choice,strength\n{pairs[1]},zoe,b,2\n", "utf-8")
     services.operations.import_votes(str(votes))
     assert "--parent_preferences" not in argv_of(services, tmp_path, reward_model="reward_v1")
+
+
+def test_a_policy_is_judged_by_votes_that_its_training_did_not_see(
+    services: Services, tmp_path: Path
+) -> None:
+    add_song(services)
+    pair = add_pairs(services, 1)[0]
+    votes = tmp_path / "votes.csv"
+    votes.write_text(f"pair_id,annotator,choice,strength\n{pair},zoe,a,2\n", "utf-8")
+    services.operations.import_votes(str(votes))
+    snapshot = write_snapshot(services.store, services.workspace, False)
+    add_reward(services, "reward_v1", snapshot.sha256)
+    context = Context(services.store, services.workspace, services.settings, tmp_path / "run")
+    ppo = {
+        "algorithm": "ppo", "total_steps": 4000, "learned_weight": 0.8, "dense_weight": 0.2,
+        "device": "cpu", "seed": 1, "reward_model": "reward_v1", "parent": "policy_v1",
+    }  # fmt: skip
+    add_policy(services, "policy_v1", {})
+    alone, settings = build("train-policy", ppo, context)
+    assert dict(pairwise(alone))["--reward_model"].endswith("models/reward_v1.pt")
+    assert "withheld" not in settings, "there is no second reward"
+    apart = services.workspace.models / "reward_model_training.pt"
+    apart.write_bytes(b"")
+    argv, settings = build("train-policy", ppo, context)
+    assert dict(pairwise(argv))["--reward_model"] == str(apart)
+    dpo = ppo | {"algorithm": "dpo", "on_votes": True}
+    assert dict(pairwise(build("train-policy", dpo, context)[0]))["--withheld_share"] == "0.3"
+    add_policy(services, "policy_v9", settings)
+    given = dict(pairwise(build("evaluate", {"policy": "policy_v9"}, context)[0]))
+    assert given["--preferences"] == str(snapshot.path)
+    assert given["--reward_model"] == str(apart)
+    assert given["--data_dir"] == str(tmp_path / "run" / "data")
+
+
+def test_the_share_withheld_is_the_package_s() -> None:
+    assert gating.WITHHELD_SHARE == withholding.WITHHELD_SHARE
 
 
 def test_a_dry_run_passes_on_how_its_judge_answers(services: Services, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from conftest import PASSWORD, add_song, write_audio
 
 from feedback_app import processes
-from feedback_app.commands import Context
+from feedback_app.context import Context
 from feedback_app.database import Row
 from feedback_app.errors import AppError, ConflictError
 from feedback_app.services import Services, open_services

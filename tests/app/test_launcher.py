@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from feedback_app import processes
-from feedback_app.commands import Context
+from feedback_app.context import Context
 from feedback_app.database import Row
 from feedback_app.errors import InvalidError
 from feedback_app.services import Services, open_services

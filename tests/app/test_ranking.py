@@ -193,7 +193,8 @@ def test_the_app_ranks_again_for_a_new_reward_model_and_for_new_pairs(tmp_path: 
 
 
 def test_the_file_that_is_ranked_holds_what_the_command_reads(tmp_path: Path) -> None:
-    from feedback_app.commands import Context, build
+    from feedback_app.commands import build
+    from feedback_app.context import Context
 
     services = filled(tmp_path / "w", ["chosen", "random", "broad"])
     reward_model(services, "reward_v1")

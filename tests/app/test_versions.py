@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from conftest import PASSWORD, add_song, client_of
 from test_jobs import fake_commands, wait
 
-from feedback_app.commands import Context
+from feedback_app.context import Context
 from feedback_app.database import Row
 from feedback_app.errors import ConflictError, InvalidError, NotFoundError
 from feedback_app.services import Services, open_services

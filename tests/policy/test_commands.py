@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from rlhf_core import evaluation, train_rlhf
+from rlhf_core.audio.library import load_library
 from rlhf_core.policy import generate, imitation
 from rlhf_core.policy.agent import Agent, load_policy, save_policy
 from rlhf_core.policy.arguments import build_parser, settings_of
@@ -21,6 +22,8 @@ from rlhf_core.policy.trainer import TrainingConfig
 from rlhf_core.reward.checkpoint import load_reward
 from rlhf_core.runs import read_lines
 from rlhf_core.train_rlhf import LearnedRewardConfig, RLHFTrainer
+from rlhf_core.types import Passage
+from tests.reward.judged import judged_rows, snapshot
 
 
 def write_song(path: Path, seed: int, seconds: float = 24.0, rate: int = 22050) -> None:
@@ -233,6 +236,21 @@ def test_guide_names() -> None:
                  "load_training_history"):  # fmt: skip
         assert callable(getattr(RLHFTrainer, name))
     assert callable(load_reward)
+
+
+def test_evaluation_by_withheld_votes(data_dir: Path, policy: Path, tmp_path: Path) -> None:
+    """Simulated votes on the two training songs: one song's judge the other's reward."""
+    songs = [song.state for song in load_library(data_dir)]
+    votes = snapshot(
+        tmp_path / "v.parquet", judged_rows(songs, "tight", 40, 0.5, 1, Passage(0, 32))
+    )
+    argv = ["--checkpoint", str(policy), "--parent", str(policy), "--test_dir", str(data_dir)]
+    argv += ["--preferences", str(votes), "--data_dir", str(data_dir), "--include_simulated"]
+    argv += ["--output_dir", str(tmp_path / "ev"), "--edits", "2", "--examples", "0"]
+    assert evaluation.main(argv) == 0
+    judge = json.loads((tmp_path / "ev/results.json").read_text())["judged_by"]
+    assert judge["withheld_votes"] == 20 and judge["reward_model"].endswith("gate_trunk.pt")
+    assert judge["seen_in_training"] is False, "the bootstrap has seen no vote"
 
 
 def test_evaluation_without_a_reward_model(

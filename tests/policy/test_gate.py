@@ -16,6 +16,7 @@ from rlhf_core.policy import comparison, gate
 from rlhf_core.reward.checkpoint import load_reward
 from rlhf_core.reward.dataset import Vote
 from rlhf_core.reward.learned_reward_integration import find_default_checkpoint
+from rlhf_core.reward.withholding import split_votes
 from rlhf_core.types import Passage
 
 
@@ -29,15 +30,15 @@ def vote(number: int, song: str) -> Vote:
 
 def test_whole_songs_are_withheld_and_stay_so_as_votes_come_in() -> None:
     votes = [vote(i, f"song{i % 10}") for i in range(100)]
-    learned, withheld = gate.split_votes(votes, 0.3)
+    learned, withheld = split_votes(votes, 0.3)
     assert len(withheld) == 30 and len(learned) == 70
     apart = {v.song_id for v in withheld}
     assert not apart & {v.song_id for v in learned}
-    again = gate.split_votes([replace(v, vote_id="x") for v in votes * 2][::-1], 0.3)[1]
+    again = split_votes([replace(v, vote_id="x") for v in votes * 2][::-1], 0.3)[1]
     assert {v.song_id for v in again} == apart
-    assert [len(part) for part in gate.split_votes([vote(0, "a"), vote(1, "b")])] == [1, 1]
+    assert [len(part) for part in split_votes([vote(0, "a"), vote(1, "b")])] == [1, 1]
     with pytest.raises(DataError, match="two songs"):
-        gate.split_votes([vote(0, "a")])
+        split_votes([vote(0, "a")])
 
 
 def test_intervals_resample_songs_not_their_passages() -> None:

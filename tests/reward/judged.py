@@ -17,15 +17,20 @@ WINDOW = Passage(16, 64)
 
 
 def judged_rows(
-    songs: list[AudioState], judge: str, count: int, noise: float, seed: int
+    songs: list[AudioState],
+    judge: str,
+    count: int,
+    noise: float,
+    seed: int,
+    window: Passage = WINDOW,
 ) -> list[dict[str, Any]]:
     """Rows of a snapshot: votes of a simulated judge on pairs of synthetic edits."""
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     while len(rows) < count:
         song = songs[len(rows) // 4 % len(songs)]
-        edits = draw_edits(song, WINDOW, rng)
-        keys = [EditKey(song.song_id, WINDOW, tuple(int(x) for x in edit)) for edit in edits]
+        edits = draw_edits(song, window, rng)
+        keys = [EditKey(song.song_id, window, tuple(int(x) for x in edit)) for edit in edits]
         scores = JUDGES[judge].score(*collate(keys, {song.song_id: song})).tolist()
         for a, b in ((0, 1), (2, 3), (4, 5), (6, 7)):
             choice, strength = cast_vote(scores[a], scores[b], rng, noise)
@@ -39,8 +44,8 @@ def judged_rows(
                     "choice": choice,
                     "strength": strength,
                     "pool": "random",
-                    "start_beat": WINDOW.start_beat,
-                    "end_beat": WINDOW.end_beat,
+                    "start_beat": window.start_beat,
+                    "end_beat": window.end_beat,
                     "actions_a": np.asarray(edits[a], dtype=np.int8),
                     "actions_b": np.asarray(edits[b], dtype=np.int8),
                     "policy_a": "policy_v1",

@@ -1,0 +1,57 @@
+"""Votes withheld from the reward that trains a policy, for the one that judges it (`policy.gate`).
+
+Whole songs are withheld, chosen by a hash of their ids: the same snapshot always falls into the
+same parts, and a song once withheld tends to stay so as votes come in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from rlhf_core.errors import DataError
+from rlhf_core.reward.dataset import Vote
+
+WITHHELD_SHARE = 0.3
+MIN_PART = 10  # votes in either part; fewer say nothing
+
+
+def split_votes(
+    votes: Sequence[Vote], share: float = WITHHELD_SHARE
+) -> tuple[list[Vote], list[Vote]]:
+    """Votes to learn from, and those withheld: about `share` of them, whole songs.
+
+    Raises DataError with fewer than two songs.
+    """
+    songs = sorted(
+        {vote.song_id for vote in votes},
+        key=lambda song: hashlib.sha256(f"withheld/{song}".encode()).digest(),
+    )
+    if len(songs) < 2:
+        raise DataError(
+            f"{len(votes)} votes on {len(songs)} song(s): withholding some takes votes on at least "
+            "two songs"
+        )
+    counts = [sum(vote.song_id == song for vote in votes) for song in songs]
+    apart = 1
+    while apart < len(songs) - 1 and sum(counts[: apart + 1]) <= share * len(votes):
+        apart += 1
+    chosen = set(songs[:apart])
+    return (
+        [vote for vote in votes if vote.song_id not in chosen],
+        [vote for vote in votes if vote.song_id in chosen],
+    )
+
+
+def parts_of(votes: Sequence[Vote], share: float) -> tuple[list[Vote], list[Vote]]:
+    """`split_votes` where both parts are large enough to learn from.
+
+    Raises DataError that says what is missing.
+    """
+    learned, withheld = split_votes(votes, share)
+    if min(len(learned), len(withheld)) < MIN_PART:
+        raise DataError(
+            f"{len(votes)} votes fall into {len(learned)} to learn from and {len(withheld)} "
+            f"withheld; each part needs at least {MIN_PART}"
+        )
+    return learned, withheld
