@@ -40,7 +40,8 @@ def add_policy(services: Services, version: str, run_settings: dict[str, object]
         "settings": json.dumps(run_settings),
     }  # fmt: skip
     policy = {
-        "version": version, "path": f"models/{version}.pt", "parent": None, "run_id": f"run_of_{version}",
+        "version": version, "path": f"models/{version}.pt", "parent": None,
+        "run_id": f"run_of_{version}",
         "status": "proposed", "algorithm": "ppo", "metrics": "{}", "created_at": utc_now(),
     }  # fmt: skip
     write = services.store.database.write

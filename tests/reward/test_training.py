@@ -78,7 +78,8 @@ def test_the_command_writes_a_run_and_repeats_itself(
     again = load_reward(made)
     assert torch.equal(first.mean, again.mean) and torch.equal(first.covariance, again.covariance)
     assert (first.mu, first.sigma) == (again.mu, again.sigma)
-    assert len(list(made.parent.glob("reward_model_final*.pt"))) == 2  # the older one is renamed, not overwritten
+    kept = list(made.parent.glob("reward_model_final*.pt"))
+    assert len(kept) == 2, "the older one is renamed, not overwritten"
     assert sha256_of(bootstrap_path) == before
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["snapshot"] == sha256_of(votes) == again.lineage["snapshot"]
