@@ -186,6 +186,7 @@ def _evaluate(settings: Row, context: Context) -> tuple[list[str], Row]:
     argv = [
         *context.module("evaluation"), "--checkpoint", context.path(policy["path"]),
         *_unseen(settings, context), *context.threads(),
+        "--examples", "0",  # a run of their own renders them, for the version's card
     ]  # fmt: skip
     if policy["parent"]:
         argv += ["--parent", context.path(context.store.policy(policy["parent"])["path"])]
