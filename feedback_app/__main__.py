@@ -69,7 +69,8 @@ def _commands() -> dict[str, Command]:
     return {
         "status": _shown("status"),
         "songs add": _add_songs,
-        "songs list": _table("list_songs", "song_id", "status", "split", "title", "error"),
+        "songs list": _table("list_songs", "song_id", "status", "split", "pairs", "title", "error"),
+        "songs remove": _remove_song,
         "songs split": _shown("set_split"),
         "songs correct": _run("correct_beats"),
         "pairs generate": _run("generate_pairs"),
@@ -169,6 +170,13 @@ def _add_songs(caller: Caller, values: dict[str, Any]) -> None:
     if not caller.call("list_policies"):
         follow(caller, caller.call("prepare")["run_id"])
     _shown("status")(caller, {})
+
+
+def _remove_song(caller: Caller, values: dict[str, Any]) -> None:
+    told = caller.call("remove_song", **values)
+    print(f"{_cell(told['title'])}: {told['pairs']} pairs, {told['votes']} votes of people")
+    what = f"{told['files']} files, {told['bytes'] / 1e6:.1f} MB"
+    print(f"removed {what}" if told["removed"] else f"would remove {what}; say --yes to do it")
 
 
 def _backup(caller: Caller, values: dict[str, Any]) -> None:

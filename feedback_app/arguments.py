@@ -108,7 +108,19 @@ def _songs(commands: Commands) -> None:
     )
     add.add_argument("paths", nargs="+", metavar="PATH")
     songs.add("list", "List the songs with their state and split")
-    split = songs.add("split", "Put a song into the training or the test split")
+    remove = songs.add(
+        "remove",
+        "Remove a song with its audio, for good",
+        "Its pairs are given to nobody any more; votes on them are kept, but leave the snapshots\n"
+        "that models learn from.",
+    )
+    remove.add_argument("song_id")
+    remove.add_argument("--yes", dest="confirmed", action="store_true", help="do it; else only say")
+    split = songs.add(
+        "split",
+        "Put a song into the training or the test split",
+        "Policies never train on test songs. It is fixed as soon as there are pairs of the song.",
+    )
     split.add_argument("song_id")
     split.add_argument("split", choices=("train", "test"))
     correct = songs.add(

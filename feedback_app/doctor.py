@@ -121,7 +121,9 @@ def _database(database: Rows) -> Iterator[Finding | None]:
 
 
 def _songs(workspace: Workspace, database: Rows) -> Iterator[Finding | None]:
-    for row in database.rows("SELECT song_id, path, title FROM songs WHERE status <> 'failed'"):
+    for row in database.rows(
+        "SELECT song_id, path, title FROM songs WHERE status NOT IN ('failed', 'removed')"
+    ):
         path, name = workspace.resolve(row["path"]), f"song {row['title']!r}"
         if not path.is_file():
             yield Finding("audio", ERROR, f"{name}: {row['path']} is missing",

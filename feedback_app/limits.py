@@ -26,6 +26,7 @@ RULES: tuple[Rule, ...] = (
     ("POST", "/api/", "votes_per_minute", "votes"),
     ("GET", "/api/", "reads_per_minute", "requests"),
     ("POST", "/research/gradio_api/upload", "uploads_per_minute", "uploads"),
+    ("POST", "/research/uploads", "actions_per_minute", "pieces of uploads"),
     ("POST", "/research/gradio_api/", "actions_per_minute", "requests"),
 )
 

@@ -34,7 +34,9 @@ OPEN_PATHS = {
         rf"{_PAGE}|/(media|original|example|download|song)/.+"
         r"|/gradio_api/(queue/data|upload_progress|file=/.+)"
     ),
-    ("/research", "POST"): re.compile(r"/uploads|/gradio_api/(queue/join|run/\w+|upload|cancel|reset)/?"),
+    ("/research", "POST"): re.compile(
+        r"/uploads|/gradio_api/(queue/join|run/\w+|upload|cancel|reset)/?"
+    ),
 }
 HEADERS = {
     "x-content-type-options": "nosniff",

@@ -23,8 +23,8 @@ from feedback_app.workspace import Workspace
 # What commands may ask of a running app over loopback.
 CONTROLS = frozenset(
     {
-        "add_songs", "list_songs", "set_split", "correct_beats", "prepare", "generate_pairs",
-        "rank_pairs",
+        "add_songs", "list_songs", "set_split", "correct_beats", "remove_song", "prepare",
+        "generate_pairs", "rank_pairs",
         "retrain_reward", "train_policy", "run_round", "simulate", "promote", "reject", "roll_back",
         "list_policies", "list_reward_models", "delete_version", "make_examples", "compare",
         "queue", "judges", "dry_runs", "dry_run_view", "remove_dry_run", "cancel_dry_run",

@@ -7,13 +7,11 @@ import shutil
 from pathlib import Path
 
 from feedback_app.database import Row, utc_now
-from feedback_app.errors import InvalidError, NotFoundError
+from feedback_app.errors import ConflictError, InvalidError, NotFoundError
 from feedback_app.operations_base import Base, plain
+from feedback_app.receiving import AUDIO_SUFFIXES, MEGABYTE, Receiving
 from rlhf_core.audio.corrections import add_correction
 from rlhf_core.files import atomic_path
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-MEGABYTE = 1024 * 1024
 
 
 class LibraryOperations(Base):
@@ -39,6 +37,14 @@ class LibraryOperations(Base):
         run_id = self.jobs.submit("analyse", {"songs": added}) if added else None
         return {"run_id": run_id, "added": len(added), "skipped": skipped}
 
+    def add_uploads(self, keys: list[str]) -> Row:
+        """Take in what the page has sent whole; see `receiving`. Answers as `add_songs`."""
+        receiving = Receiving(self.workspace.root, self.settings)
+        answer = self.add_songs([str(receiving.take(key)) for key in keys])
+        for key in keys:
+            receiving.drop(key)
+        return answer
+
     def _take_in(self, path: Path, synthetic: bool) -> str | None:
         """Copy one file under its content's name; None where it is there already."""
         size, limit = path.stat().st_size, self.settings.max_upload_mb * MEGABYTE
@@ -51,7 +57,7 @@ class LibraryOperations(Base):
             song_id = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         target = self.workspace.songs / song_id / path.name
         known = self.store.find_song(song_id)
-        if known is not None and known["status"] != "failed":
+        if known is not None and known["status"] not in ("failed", "removed"):
             return None
         with atomic_path(target) as temporary:
             shutil.copyfile(path, temporary)
@@ -79,21 +85,76 @@ class LibraryOperations(Base):
         return [plain(row) for row in self.store.songs()]
 
     def song_view(self, song_id: str) -> Row:
-        """One song with waveform, beat times and bar phases."""
-        return plain(self.store.song(song_id))
+        """One song with waveform, beat times and bar phases, and how much hangs on it."""
+        song = self._song(song_id)
+        return plain(song | self.store.song_counts(song_id))
+
+    def _song(self, song_id: str) -> Row:
+        song = self.store.song(song_id)
+        if song["status"] == "removed":
+            raise NotFoundError(f"the song {song['title']} was removed; add its file again")
+        return song
+
+    def song_audio(self, song_id: str) -> Path:
+        """The song's own file, to listen to while its beats are put right."""
+        return self.workspace.resolve(self._song(song_id)["path"])
 
     def set_split(self, song_id: str, split: str) -> dict[str, str]:
+        """Train or test; fixed as soon as there are pairs of the song."""
         if split not in ("train", "test"):
             raise InvalidError(f"split {split!r} is not train or test")
+        song = self._song(song_id)
+        pairs = self.store.song_counts(song_id)["pairs"]
+        if pairs and song["split"] != split:
+            raise ConflictError(
+                f"{song['title']} stays a {song['split']} song: there are {pairs} pairs of it, and "
+                "versions were trained or judged by the split as it is. Choose before the first "
+                "pair is made (setting test_share), or use another song."
+            )
         self.store.set_split(song_id, split)
         return {"song_id": song_id, "split": split}
+
+    def remove_song(self, song_id: str, confirmed: bool = False) -> Row:
+        """Delete a song's audio and all that was rendered of it; unconfirmed, only say what goes.
+
+        Its pairs are given to nobody any more. Votes on them are kept and exported, but leave the
+        snapshots that models learn from; versions that learned from them stay as they are.
+        """
+        song = self._song(song_id)
+        busy = [run["run_id"] for run in self.store.open_runs()]
+        if confirmed and busy:
+            raise ConflictError(
+                f"{song['title']} cannot be removed while runs may read it ({', '.join(busy)}); "
+                "wait for them or cancel them"
+            )
+        files = self._files_of(song_id)
+        told = {
+            "song_id": song_id, "title": song["title"], "split": song["split"],
+            "files": len(files), "bytes": sum(path.stat().st_size for path in files),
+            "removed": confirmed, **self.store.song_counts(song_id),
+        }  # fmt: skip
+        if confirmed:
+            self.store.remove_song(song_id)
+            for path in files:
+                path.unlink(missing_ok=True)
+            shutil.rmtree(self.workspace.songs / song_id, ignore_errors=True)
+        return told
+
+    def _files_of(self, song_id: str) -> list[Path]:
+        """Its audio, its analysis and what was rendered of it, inside the workspace alone."""
+        rendered = (self.workspace.resolve(path) for path in self.store.song_audio(song_id))
+        found = [
+            *(self.workspace.songs / song_id).glob("*"), *self.workspace.cache.glob(f"{song_id}.*"),
+            *(path for path in rendered if path.is_relative_to(self.workspace.root)),
+        ]  # fmt: skip
+        return sorted({path for path in found if path.is_file()})
 
     def correct_beats(self, song_id: str, how: str) -> Row:
         """Correct a song's beats (double, halve, three_halves, offset:N, bars:N, tap:T1,T2,…).
 
         Its pairs are taken out: their edits count beats that are not there any more.
         """
-        self.store.song(song_id)
+        self._song(song_id)
         add_correction(self.workspace.cache, song_id, how)
         self.store.beats_changed(song_id)
         return {"run_id": self.jobs.submit("analyse", {"songs": [song_id]})}

@@ -22,6 +22,7 @@ import orjson
 from fastapi import FastAPI, Form, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from feedback_app import receiving
 from feedback_app.auth import Account
 from feedback_app.database import utc_now
 from feedback_app.errors import (
@@ -34,6 +35,7 @@ from feedback_app.errors import (
 )
 from feedback_app.middleware import COOKIE
 from feedback_app.operations import CONTROLS, Operations
+from feedback_app.receiving import Receiving
 from feedback_app.services import Services
 from feedback_app.settings import Settings
 from feedback_app.showing import Showing
@@ -73,6 +75,7 @@ def add_routes(app: FastAPI, services: Services) -> None:
     _sign_in_routes(app, services)
     _annotation_routes(app, services)
     _media_routes(app, services)
+    receiving.add_routes(app, Receiving(services.workspace.root, services.settings), who)
     _control_routes(app, services.operations, services.holder.token)
 
 
@@ -354,6 +357,11 @@ def _media_routes(app: FastAPI, services: Services) -> None:
     def original(request: Request, pair_id: str) -> FileResponse:
         who(request, "researcher")
         return _file(operations.original_audio(pair_id))
+
+    @app.get("/research/song/{song_id}")
+    def song(request: Request, song_id: str) -> FileResponse:
+        who(request, "researcher")
+        return _file(operations.song_audio(song_id))
 
     @app.get("/research/example/{run_id}/{number}/{side}")
     def example(request: Request, run_id: str, number: int, side: str) -> FileResponse:

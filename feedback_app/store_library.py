@@ -53,8 +53,9 @@ class LibraryRows:
     def songs(self) -> list[Row]:
         """Every song, oldest first, without the long arrays."""
         return self.database.rows(
-            f"SELECT * EXCLUDE ({', '.join(SONG_JSON)}) FROM songs"
-            " ORDER BY added_at, title, song_id"
+            f"""SELECT * EXCLUDE ({", ".join(SONG_JSON)}),
+                (SELECT count(*) FROM pairs AS p WHERE p.song_id = songs.song_id) AS pairs
+            FROM songs WHERE status <> 'removed' ORDER BY added_at, title, song_id"""
         )
 
     def song(self, song_id: str) -> Row:
@@ -76,6 +77,41 @@ class LibraryRows:
 
         def work(cursor: Any) -> None:
             self.update_song(cursor, song_id, {"status": "analysing", "error": None})
+            cursor.execute(
+                "UPDATE pairs SET retired = true, beats_changed = true WHERE song_id = ?",
+                [song_id],
+            )
+
+        self.database.write(work)
+
+    def song_counts(self, song_id: str) -> Row:
+        """What hangs on a song: pairs (those still shown), votes of people and of programs."""
+        found = self.database.row(
+            """SELECT (SELECT count(*) FROM pairs WHERE song_id = ?) AS pairs,
+                (SELECT count(*) FROM pairs WHERE song_id = ? AND NOT retired) AS shown,
+                count(*) FILTER (NOT v.simulated) AS votes,
+                count(DISTINCT v.annotator) FILTER (NOT v.simulated) AS people,
+                count(*) FILTER (v.simulated) AS simulated
+            FROM current_votes AS v JOIN pairs AS p USING (pair_id) WHERE p.song_id = ?""",
+            [song_id] * 3,
+        )
+        assert found is not None
+        return found
+
+    def song_audio(self, song_id: str) -> list[str]:
+        """Stored paths of the sounds that were rendered for a song's pairs."""
+        rows = self.database.rows(
+            """SELECT audio_path AS path FROM edits WHERE song_id = ?
+            UNION SELECT original_path FROM pairs WHERE song_id = ? ORDER BY path""",
+            [song_id] * 2,
+        )
+        return [str(row["path"]) for row in rows]
+
+    def remove_song(self, song_id: str) -> None:
+        """Its pairs are not shown, its votes in no snapshot any more; the rows stay as a record."""
+
+        def work(cursor: Any) -> None:
+            self.update_song(cursor, song_id, {"status": "removed", "error": None})
             cursor.execute(
                 "UPDATE pairs SET retired = true, beats_changed = true WHERE song_id = ?",
                 [song_id],

@@ -61,7 +61,8 @@ def waveform(
         f'{PIXELS_PER_SECOND * duration_s:.0f}px"><svg xmlns="http://www.w3.org/2000/svg" '
         f'role="img" viewBox="0 0 {SPAN} 120" preserveAspectRatio="none" aria-label="{esc(told)}">'
         f'<path class="wave" d="{outline}"/><path class="beat" d="{marks[False] or "M0 0"}"/>'
-        f'<path class="downbeat" d="{marks[True] or "M0 0"}"/></svg>'
+        f'<path class="downbeat" d="{marks[True] or "M0 0"}"/><path class="tapped" d="M0 0"/>'
+        f'<path class="cursor" d="M0 0"/></svg>'
         f'<div class="fa-times">{times}</div></div></figure>'
     )
 

@@ -267,6 +267,16 @@ class FakeOperations(FakeVersions, FakeData):
         started = self._start("add_songs", "analyse", paths=paths)
         return started | {"added": len(paths), "skipped": []}
 
+    def add_uploads(self, keys: list[str]) -> dict[str, Any]:
+        return self.add_songs([f"{key}.wav" for key in keys])
+
+    def remove_song(self, song_id: str, confirmed: bool = False) -> dict[str, Any]:
+        song = next(song for song in self.songs if song["song_id"] == song_id)
+        if confirmed:
+            self.songs.remove(song)
+        counts = {"pairs": 7, "shown": 3, "votes": 5, "people": 2, "files": 9, "bytes": 12_300_000}
+        return song | counts | {"removed": confirmed}
+
     def list_songs(self) -> list[dict[str, Any]]:
         return [dict(song) for song in self.songs]
 
@@ -278,6 +288,9 @@ class FakeOperations(FakeVersions, FakeData):
             "waveform": peaks,
             "beat_times": beats.times[:-1].tolist(),
             "bar_phase": beats.bar_phase.tolist(),
+            "pairs": 7 if song["synthetic"] else 0,
+            "shown": 3 if song["synthetic"] else 0,
+            "votes": 5,
         }
 
     def set_split(self, song_id: str, split: str) -> dict[str, str]:

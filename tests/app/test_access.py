@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import PASSWORD, add_pairs, add_song, client_of
+from conftest import PASSWORD, add_pairs, add_song, client_of, write_audio
 
 from feedback_app import auth
 from feedback_app.app import build_app
@@ -40,6 +40,8 @@ RULES = {
     ("GET", "/research/original/{pair_id}"): (401, 403, 403, 200),
     ("GET", "/research/download/{name}"): (401, 403, 403, 200),
     ("GET", "/research/example/{run_id}/{number}/{side}"): (401, 403, 403, 404),
+    ("GET", "/research/song/{song_id}"): (401, 403, 403, 200),
+    ("POST", "/research/uploads"): (401, 403, 403, 200),
     ("POST", "/control/{operation}"): (403, 403, 403, 403),
 }
 
@@ -58,11 +60,12 @@ def test_every_route_has_a_rule(services: Services) -> None:
 def test_the_matrix(services: Services) -> None:
     add_song(services), add_pairs(services, 6)
     (services.workspace.exports / "x.csv").write_text("a\n")
+    write_audio(services.workspace.songs / "0123456789abcdef" / "song.wav", 1.0, 0)
     shown = client_of(services, "ann").get("/api/next").json()
     fill = {
         "{media}": shown["left"]["media"].rpartition("/")[2], "{edit_id}": "pair0000-a",
         "{pair_id}": "pair0000", "{name}": "x.csv", "{operation}": "list_annotators",
-        "{run_id}": "nowhere", "{number}": "0", "{side}": "a",
+        "{run_id}": "nowhere", "{song_id}": "0123456789abcdef", "{number}": "0", "{side}": "a",
     }  # fmt: skip
     vote = {"vote_id": str(uuid4()), "assignment_id": shown["assignment_id"], "choice": "left"}
     clients = {name: client_of(services, name) for name in (None, "ann", "bob", "res")}
@@ -76,7 +79,10 @@ def test_the_matrix(services: Services) -> None:
                 path = path.replace(key, value)
             undo = {name: str(uuid4()) for name in ("vote_id", "undoes", "check_id")}
             body = vote if path == "/api/vote" else undo
-            answer = client.request(method, path, json=body if method == "POST" else None)
+            told = {"name": "a.wav", "size": 9999} if path == "/research/uploads" else None
+            answer = client.request(
+                method, path, json=body if method == "POST" else None, params=told
+            )
             assert answer.status_code == status, (method, path, name, answer.text)
             assert answer.headers["x-content-type-options"] == "nosniff"
 

@@ -36,6 +36,16 @@ class Page:
         answer = item.fn(SimpleNamespace(username="rita"), *values)
         return {getattr(part, "elem_id", None) or str(part): v for part, v in answer.items()}
 
+    def send(self, elem_id: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Handle a `submit` of a component that sends data along."""
+        block = self.by_id[elem_id]
+        (item,) = [i for i in self.blocks.fns.values() if (block._id, "submit") in i.targets]
+        answer = item.fn(SimpleNamespace(username="rita"), gr.EventData(None, data))
+        return {getattr(part, "elem_id", None) or str(part): v for part, v in answer.items()}
+
+    def first(self) -> str:
+        return f"{0:016x}"
+
     def open(self, name: str) -> dict[str, Any]:
         return self.fire(f"tab-{name}", "select")
 
@@ -99,7 +109,7 @@ def test_polling_changes_nothing_while_nothing_changes(
 def test_songs_are_added_split_and_corrected(
     page: Page, operations: FakeOperations, tmp_path: Path
 ) -> None:
-    shown = page.fire("upload-songs", "upload", [str(tmp_path / "new song.flac")])
+    shown = page.send("upload-songs", {"keys": ["new song"]})
     assert "new song" in shown["song-table"] and "1 song taken in" in shown["library-message"]
     first = operations.songs[0]["song_id"]
     page.fire("song-split", "input", first, "test")
@@ -108,6 +118,40 @@ def test_songs_are_added_split_and_corrected(
     assert operations.calls[-1] == ("correct_beats", {"song_id": first, "how": "halve"})
     assert "Choose a song" in page.fire("beats-double", "click", None)["library-message"]
     assert "Say which" in page.fire("add-folder", "click", "  ")["library-message"]
+
+
+def test_a_song_with_pairs_keeps_its_split_and_says_what_a_correction_costs(page: Page) -> None:
+    free = page.fire("song-picker", "input", page.first())
+    assert free["song-split"].interactive and free["song-about"] == ""
+    held = page.fire("song-picker", "input", f"{1:016x}")
+    assert not held["song-split"].interactive
+    assert "It stays train: there are 7 pairs" in held["song-split"].info
+    assert "3 pairs" in held["song-about"] and "5 votes" in held["song-about"]
+
+
+def test_tapped_beats_are_saved_and_nothing_else_comes_that_way(
+    page: Page, operations: FakeOperations
+) -> None:
+    how = "tap:1.000,1.500,2.000,2.500"
+    page.send("song-waveform", {"act": "tapped", "of": page.first(), "how": how})
+    assert operations.calls[-1] == ("correct_beats", {"song_id": page.first(), "how": how})
+    before = len(operations.calls)
+    for data in ({}, {"act": "tapped", "of": page.first(), "how": "reset"}, {"act": "x"}):
+        page.send("song-waveform", data)
+    assert len(operations.calls) == before
+
+
+def test_a_song_is_removed_after_what_that_means_was_said(
+    page: Page, operations: FakeOperations
+) -> None:
+    asked = page.fire("remove-song", "click", page.first())["song-asking"]
+    for words in ("cannot be undone", "9 files", "7 pairs", "5 votes by 2 people", "Remove it for"):
+        assert words in asked
+    assert "<img" not in asked and len(operations.songs) == 3
+    page.send("song-asking", {"act": "dismiss", "of": page.first()})
+    assert len(operations.songs) == 3
+    told = page.send("song-asking", {"act": "remove-song", "of": page.first()})
+    assert "was removed" in told["library-message"] and len(operations.songs) == 2
 
 
 EVERYTHING: tuple[Any, ...] = ("parquet", "human", [], [], [], [], [], 0, "", False)
