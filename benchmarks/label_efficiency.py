@@ -50,7 +50,8 @@ from rlhf_core.reward.posterior import HeadPosterior, HeadPrior, fit_head
 from rlhf_core.reward.selection import choose_batch
 from rlhf_core.reward.trunk import embed_edits, pool_edits
 
-METHODS = ("frozen", "chosen", "tuned", "attributes", "scratch", "real")
+CURVES = ("frozen", "chosen", "attributes", "scratch")
+METHODS = (*CURVES, "tuned", "real")  # those two have tables of their own
 NAMES = [*JUDGES, *AUDIO_JUDGES]
 BATCH = 25
 CANDIDATES = 150  # windows looked at for each batch of chosen pairs
@@ -283,10 +284,10 @@ def main() -> None:
             break
         bench.run(method, name, seed, sorted(args.votes))
     rows = [row for row in bench.known.values() if row["key"] == bench.key]
-    texts = [table(rows, METHODS[:-1]), by_judge(rows), share_of_votes(rows)]
+    texts = [table(rows, CURVES), by_judge(rows), share_of_votes(rows)]
     print(*texts, tuning(rows), of_real_songs(rows), sep="\n\n")
     if args.docs:
-        plot(rows, METHODS[:-1], args.docs / "label-efficiency.png")
+        plot(rows, CURVES, args.docs / "label-efficiency.png")
         write_json(args.docs / "label-efficiency.json", {"bootstrap": bench.key, "rows": rows})
 
 

@@ -139,10 +139,14 @@ def plot(rows: Rows, methods: Sequence[str], path: Path) -> None:
             ]
             for n in sizes
         ]
-        (line,) = axes.plot(sizes, [np.median(g) for g in groups], marker="o", label=method)
+        label = f"{method} ({len(names_of(mine))} judges)"
+        (line,) = axes.plot(sizes, [np.median(g) for g in groups], marker="o", label=label)
         axes.plot(sizes, [min(g) for g in groups], ls=":", color=line.get_color())
     axes.set(xscale="log", xlabel="votes (simulated, 70 % consistent)", ylim=(0.45, 1))
     axes.set(ylabel="clean accuracy on unseen songs", title="median judge; dotted: worst judge")
+    ticks = sorted({row["votes"] for row in rows})
+    axes.set_xticks(ticks, labels=[str(n) for n in ticks])
+    axes.minorticks_off()
     axes.axhline(0.5, color="grey", lw=0.8)
     axes.legend()
     figure.tight_layout()
