@@ -157,7 +157,7 @@ def win_rates(cells: Cells) -> Figure:
         panels[1].plot([], [], color=f"C{index}", label=judge)
     panels[1].plot([], [], "o-", color="grey", label="PPO")
     panels[1].plot([], [], "s:", color="grey", label="DPO")
-    panels[1].legend(frameon=False, fontsize=8, loc="lower right")
+    panels[1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     panels[0].set_ylabel("win rate by the judge, unseen songs")
     figure.tight_layout()
     return figure
