@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.conftest import PASSWORD, Server, Visit, running
 
@@ -93,6 +94,61 @@ def test_a_song_is_uploaded_and_seen_whatever_it_is_called(desk: Visit, tmp_path
     page.locator("#folder-path textarea, #folder-path input").first.fill(str(tmp_path / "none"))
     page.locator("#add-folder").click()
     expect(page.get_by_text("there is no such file or folder")).to_be_visible(timeout=SLOW)
+
+
+def test_a_broken_upload_goes_on_and_each_file_is_told_of(desk: Visit, tmp_path: Path) -> None:
+    page = desk.page
+    open_tab(page, "Library")
+    for number in range(2):
+        noise = np.random.default_rng(number).normal(0, 0.1, 44100 * 30)
+        soundfile.write(tmp_path / f"noise {number}.wav", noise, 44100)
+    (tmp_path / "notes.wav").write_bytes(b"")
+    asked: list[str] = []
+
+    def breaks(route: Route) -> None:
+        asked.append(route.request.url)
+        route.abort() if len(asked) in (2, 3) else route.continue_()
+
+    page.route("**/research/uploads*", breaks)
+    page.locator("#upload-songs input[type=file]").set_input_files(sorted(tmp_path.glob("*.wav")))
+    lines = page.locator("#upload-songs li")
+    expect(lines.nth(0)).to_contain_text("sent", timeout=SLOW)
+    expect(lines.nth(1)).to_contain_text("sent", timeout=SLOW)
+    expect(lines.nth(2)).to_contain_text("between 0 and 300 MB are taken", timeout=SLOW)
+    expect(page.locator("#library-message")).to_contain_text("2 songs taken in", timeout=SLOW)
+    offsets = [parse_qs(urlsplit(url).query)["offset"][0] for url in asked]
+    assert offsets[1:4] == ["0", "0", "0"] and int(offsets[4]) == 2 * 1024 * 1024
+
+
+def test_beats_are_tapped_by_key_and_seen_before_they_are_saved(
+    desk: Visit, studio: Server
+) -> None:
+    page = desk.page
+    place = studio.root / "songs" / "0123456789abcdef" / "study.wav"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(place, np.zeros(16000 * 8), 16000)
+    open_tab(page, "Library")
+    audio = page.locator("#song-waveform audio")
+    expect(audio).to_be_visible(timeout=SLOW)
+    audio.evaluate("song => song.load()")
+    page.wait_for_function("document.querySelector('#song-waveform audio').duration > 7")
+    save = page.locator("#song-waveform [data-id=save]")
+    expect(save).to_be_disabled()
+    page.locator("#folder-path textarea, #folder-path input").first.press("t")
+    assert audio.evaluate("song => song.paused")  # a letter typed is no tap
+    page.locator("#song-waveform [data-id=taps]").click()
+    page.keyboard.press("t")  # plays
+    page.wait_for_function("!document.querySelector('#song-waveform audio').paused")
+    audio.evaluate("song => { song.playbackRate = 0.0625; }")  # so that the taps are where we say
+    for seconds in (1.0, 1.5, 2.0, 3.0):  # one beat was missed
+        audio.evaluate("(song, at) => { song.currentTime = at; }", seconds)
+        page.keyboard.press("t")
+    expect(page.locator("#song-waveform [data-id=taps]")).to_contain_text("4 taps, 1", timeout=SLOW)
+    words = page.locator("#song-waveform [data-id=taps]").inner_text()
+    assert float(words.split()[2]) == pytest.approx(120, abs=8)
+    expect(save).to_be_enabled()
+    page.locator("#song-waveform [data-id=clear]").click()
+    expect(save).to_be_disabled()
 
 
 def test_a_pair_can_be_listened_to_with_its_edits_drawn(desk: Visit) -> None:

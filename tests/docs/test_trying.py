@@ -83,7 +83,12 @@ class Desk:
 
     def done(self, typed: Typed, text: str) -> None:
         ended = self.run(typed, text)
-        assert ended.returncode == 0, (typed.where, text, ended.stdout[-2000:], ended.stderr[-2000:])
+        assert ended.returncode == 0, (
+            typed.where,
+            text,
+            ended.stdout[-2000:],
+            ended.stderr[-2000:],
+        )
 
     def serve(self, typed: Typed, text: str) -> None:
         """Start the app, see it listen, ask it to end."""
