@@ -26,7 +26,7 @@ CORRECTIONS = (
     ("As found at first", "reset", "beats-reset"),
 )
 UPLOADS = """
-<label class="fa-drop"><input type="file" multiple accept=".wav,.flac,.ogg,.mp3">
+<label class="fa-drop"><input class="fa-file" type="file" multiple accept=".wav,.flac,.ogg,.mp3">
 <b>Upload songs</b><span>Choose files or drop them here, several at a time. A broken upload goes on
 where it was: choose the same file again.</span></label><ul class="fa-uploads"></ul>
 """
