@@ -17,6 +17,7 @@ from feedback_app.commands_figures import figure_commands
 from feedback_app.errors import AppError
 from feedback_app.readings import flat
 from feedback_app.serve import serve
+from feedback_app.serving_database import serve_database
 from rlhf_core.errors import CoreError
 
 LINES = 20
@@ -31,7 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     try:
         if options.command == "serve":
-            return serve(options.workspace, host=options.host, port=options.port, demo=options.demo)
+            return serve(
+                options.workspace, host=options.host, port=options.port, demo=options.demo,
+                database=options.database,
+            )  # fmt: skip
+        if options.command == "database":
+            return serve_database(options.workspace, host=options.host, port=options.port)
         if options.command in care.COMMANDS:
             return care.COMMANDS[options.command](options)
         with connected(options.workspace) as caller:

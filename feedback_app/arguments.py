@@ -91,9 +91,23 @@ def _serve(commands: Commands) -> None:
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port; 0 takes a free one (default: 7860)")
     serve.add_argument(
+        "--database", metavar="quack:HOST:PORT",
+        help="a database that `database serve` serves, to be shared by several apps "
+        "(default: the file in the workspace)",
+    )  # fmt: skip
+    serve.add_argument(
         "--demo", action="store_true",
         help="first make a ready workspace: demo songs, first models, first pairs",
     )  # fmt: skip
+    database = commands.group("database", "The database, where several apps share one")
+    shared = database.add(
+        "serve",
+        "Serve the workspace's database to several apps",
+        "Its token is in database.token of the workspace (or the setting database_token). Each\n"
+        "app is then started with `serve --database quack:127.0.0.1:PORT`; see docs/scaling.md.",
+    )
+    shared.add_argument("--host", default="127.0.0.1", help="loopback only (default: 127.0.0.1)")
+    shared.add_argument("--port", type=int, default=9494, help="port (default: 9494)")
     commands.add("status", "Show what the workspace holds")
     add_results(commands)
 

@@ -89,13 +89,16 @@ class _Write:
 class Database:
     """The open database of one workspace."""
 
+    shared = False  # whether other processes write to it too
+
     def __init__(self, path: Path, *, min_free_mb: int = 0) -> None:
         self.path = path
         self._min_free = min_free_mb * MEGABYTE
-        self._connection = _opened(path)
+        self._connection = self._open()
         self._generation, self._lost = 0, False
         self._cursors: WeakSet[Any] = WeakSet()
         self.foreign = 0  # writes so far that were not a batch's; read it on the writer thread
+        self.others = 0  # times that another process wrote in between; on the writer thread
         self.on_rollback: list[Callable[[], None]] = []
         self._local = threading.local()
         self._queue: queue.Queue[_Write | None] = queue.Queue()
@@ -103,6 +106,9 @@ class Database:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
+
+    def _open(self) -> Any:
+        return open_file(self.path)
 
     def cursor(self) -> Any:
         """This thread's own cursor, for reading."""
@@ -191,9 +197,10 @@ class Database:
         try:
             self._check_disk()
             cursor = self.cursor()
-            cursor.execute("BEGIN")
+            self._begin(cursor)
             outcomes = self._outcomes(cursor, group)
             cursor.execute("COMMIT")
+            self._committed()
         except BaseException as error:  # noqa: BLE001 - the writer must go on; the caller gets it
             self._undo(error)
             if len(group) == 1 or self._lost or isinstance(error, StorageError):
@@ -218,6 +225,12 @@ class Database:
             except BaseException as error:  # noqa: BLE001 - as in `_commit`
                 write.future.set_exception(error)
 
+    def _begin(self, cursor: Any) -> None:
+        cursor.execute("BEGIN")
+
+    def _committed(self) -> None:
+        """A transaction of `_begin` is in the database."""
+
     def _check_disk(self) -> None:
         """Refuse before DuckDB meets a full disk; open the file again where it has met one."""
         if self._min_free and (free := shutil.disk_usage(self.path.parent).free) < self._min_free:
@@ -239,9 +252,15 @@ class Database:
         """Roll back what a fault left; note it where DuckDB has given the database up."""
         self._lost = self._lost or isinstance(error, duckdb.FatalException)
         if not self._lost:
-            _roll_back(self.cursor())
+            self._roll_back()
         for forget in self.on_rollback:
             forget()
+
+    def _roll_back(self) -> None:
+        try:
+            self.cursor().execute("ROLLBACK")
+        except duckdb.TransactionException:
+            return  # BEGIN itself failed, or the fault already ended the transaction
 
     def _outcomes(self, cursor: Any, group: list[_Write]) -> list[Any]:
         """What each write of a group returns, or the AppError with which it refuses."""
@@ -260,13 +279,6 @@ class Database:
         return out
 
 
-def _roll_back(cursor: Any) -> None:
-    try:
-        cursor.execute("ROLLBACK")
-    except duckdb.TransactionException:
-        return  # BEGIN itself failed, or the fault already ended the transaction
-
-
 def _connect(path: Path) -> Any:
     try:
         return duckdb.connect(str(path))
@@ -278,7 +290,7 @@ def _connect(path: Path) -> Any:
         ) from error
 
 
-def _opened(path: Path) -> Any:
+def open_file(path: Path) -> Any:
     """The database in the newest schema.
 
     A schema is made or changed in a copy that then takes the file's place: DuckDB 1.5 cannot

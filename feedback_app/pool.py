@@ -73,7 +73,7 @@ class Pool:
     def forget(self) -> None:
         """Read everything afresh when it is next needed."""
         self._fingerprint: tuple[Any, ...] | None = None
-        self._foreign = -1
+        self._foreign = self._others = -1
         self.added.clear()
         self.changed.clear()
 
@@ -81,7 +81,9 @@ class Pool:
 
     def refresh(self, cursor: Any) -> None:
         """Catch up with what others wrote since the last call."""
-        foreign = self.store.database.foreign
+        foreign, others = self.store.database.foreign, self.store.database.others
+        if others != self._others:
+            self._fingerprint, self._others = None, others
         if foreign == self._foreign:
             return
         found = self.store.pool_fingerprint(cursor)

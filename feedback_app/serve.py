@@ -25,7 +25,12 @@ logger = logging.getLogger(__name__)
 
 
 def serve(
-    root: Path, *, host: str | None = None, port: int | None = None, demo: bool = False
+    root: Path,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    demo: bool = False,
+    database: str | None = None,
 ) -> int:
     """Serve a workspace until told to stop; returns the exit status."""
     settings = load_settings(Workspace(root).root, host=host, port=port)
@@ -35,7 +40,7 @@ def serve(
     shown = "127.0.0.1" if address[0] in ("0.0.0.0", "::") else address[0]
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{address[1]}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    services = open_services(root, url, host=host, port=port)
+    services = open_services(root, url, host=host, port=port, database=database)
     try:
         if demo:
             make_ready(services)

@@ -11,7 +11,9 @@ from feedback_app.commands import build
 from feedback_app.database import Database
 from feedback_app.jobs import Build, Jobs
 from feedback_app.operations import Operations
+from feedback_app.serving_database import read_token
 from feedback_app.settings import Settings, load_settings
+from feedback_app.shared_database import SharedDatabase
 from feedback_app.store import Store
 from feedback_app.votes import Annotation
 from feedback_app.workspace import Holder, Workspace
@@ -45,14 +47,21 @@ def open_services(
     """
     workspace = Workspace(root)
     settings = load_settings(workspace.root, **overrides)
-    holder = workspace.acquire(url)
+    holder = workspace.acquire(url, beside=bool(settings.database))
     try:
-        store = Store(Database(workspace.database, min_free_mb=settings.min_free_mb))
+        store = Store(_database(workspace, settings))
     except BaseException:
         workspace.release()
         raise
     sessions = Sessions(store, settings.session_days)
-    jobs = Jobs(store, workspace, settings, commands)
+    jobs = Jobs(store, workspace, settings, commands, keeper=lambda: workspace.keep(holder))
     operations = Operations(store, workspace, settings, sessions, jobs)
     annotation = Annotation(store, settings)
     return Services(workspace, settings, holder, store, sessions, annotation, jobs, operations)
+
+
+def _database(workspace: Workspace, settings: Settings) -> Database:
+    if not settings.database:
+        return Database(workspace.database, min_free_mb=settings.min_free_mb)
+    token = read_token(workspace.root, settings.database_token)
+    return SharedDatabase(workspace.database, settings.database, token)

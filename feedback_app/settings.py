@@ -38,6 +38,8 @@ class Settings:
     min_free_mb: with less room on the disk nothing is written to the database.
     log_format: text or json. log_requests: a line for each request, not only for faults and slow
     ones. metrics_token: who sends it may read /metrics from another machine; empty: nobody.
+    database: empty for the file in the workspace, or quack:HOST:PORT of `database serve`;
+    database_token: its token; empty: what stands in database.token of the workspace.
     …_per_minute: how often one person may ask (sign-ins: one address); a minute's worth at once.
     """
 
@@ -51,6 +53,8 @@ class Settings:
     log_level: str = "info"
     log_requests: bool = False
     metrics_token: str = ""
+    database: str = ""
+    database_token: str = ""
     sign_ins_per_minute: int = 60
     votes_per_minute: int = 240
     reads_per_minute: int = 1200

@@ -109,12 +109,18 @@ class Workspace:
                 return None
         return self._read_holder()
 
-    def acquire(self, url: str) -> Holder:
-        """Take the workspace for this process. Raises WorkspaceError naming who has it."""
+    def acquire(self, url: str, *, beside: bool = False) -> Holder:
+        """Take the workspace for this process. Raises WorkspaceError naming who has it.
+
+        beside: several apps with a shared database work in it; who does not get the lock is a
+        further one, which leaves the runs to the one that has it (`keep`).
+        """
         self.create()
         file = self._lock_path.open("a+")
         if not _try_lock(file):
             file.close()
+            if beside:
+                return Holder(os.getpid(), url, secrets.token_urlsafe(32))
             other = self._read_holder()
             where = f" at {other.url}" if other.url else ""
             raise WorkspaceError(
@@ -124,9 +130,22 @@ class Workspace:
         self._lock = file
         return self.announce(url)
 
+    def keep(self, holder: Holder) -> bool:
+        """Whether this process looks after the workspace's runs; it takes over from one gone."""
+        if self._lock is None:
+            file = self._lock_path.open("a+")
+            if not _try_lock(file):
+                file.close()
+                return False
+            self._lock = file
+            self._tell(holder)
+        return True
+
     def announce(self, url: str) -> Holder:
         """Write app.lock: readable by the owner only, for it holds the token."""
-        holder = Holder(os.getpid(), url, secrets.token_urlsafe(32))
+        return self._tell(Holder(os.getpid(), url, secrets.token_urlsafe(32)))
+
+    def _tell(self, holder: Holder) -> Holder:
         self._holder_path.touch(mode=0o600)
         write_json(self._holder_path, holder.__dict__)
         self._holder_path.chmod(0o600)
