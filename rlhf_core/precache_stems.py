@@ -228,6 +228,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=STEM_SOURCES,
         help="where stems come from (default: as the song was analysed before, else proxies)",
     )
+    parser.add_argument(
+        "--machine", type=_place, default=(1, 1), metavar="I/N",
+        help="this is machine I of N on a shared folder: begin with its share of the songs",
+    )  # fmt: skip
     parser.add_argument("--output_dir", type=Path, help="write a run folder with songs.jsonl")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--status", action="store_true", help="only show how large the cache is")
@@ -235,6 +239,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--clear", action="store_true", help="only empty the cache; beat corrections stay"
     )
     return parser.parse_args(argv)
+
+
+def _place(text: str) -> tuple[int, int]:
+    """I/N, machine I of N, counted from 1."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, machine I of N, such as 2/8")
+    return int(number), int(count)
+
+
+def in_turn(tasks: Sequence[Task], place: tuple[int, int]) -> list[Task]:
+    """All songs, beginning with the share of machine I of N; the others' come after it.
+
+    So machines on one folder meet only where one is slow or gone; a song that another is at just
+    then is waited for, and found in the cache (`rlhf_core.audio.cache.song_lock`).
+    """
+    number, count = place
+    first = len(tasks) * (number - 1) // count
+    return [*tasks[first:], *tasks[:first]]
 
 
 def _caches(args: argparse.Namespace) -> list[Path]:
@@ -268,7 +291,7 @@ def _run(args: argparse.Namespace) -> None:
     run = RunFolder(args.output_dir, "analyse", settings) if args.output_dir else None
     with running(run) if run is not None else nullcontext():
         tasks = collect(args.paths, args.cache_dir, args.featuriser, args.stems)
-        usable, failed = analyse_all(tasks, args.workers, run)
+        usable, failed = analyse_all(in_turn(tasks, args.machine), args.workers, run)
         message = f"{usable} songs analysed" + (f", {failed} not usable" if failed else "")
         if run is not None:
             run.finish({"songs": usable, "failed": failed}, message)

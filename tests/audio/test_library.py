@@ -304,6 +304,18 @@ def test_two_processes_share_the_work(song_file: Path, tmp_path: Path) -> None:
     assert left == [".npz"] * 4  # no locks and no halves
 
 
+def test_each_machine_begins_with_its_share_and_goes_through_all(tmp_path: Path) -> None:
+    songs = [precache_stems.Task(tmp_path / f"{i}.wav", tmp_path, "fast", None) for i in range(7)]
+    orders = [precache_stems.in_turn(songs, (number, 3)) for number in (1, 2, 3)]
+    assert [order[0].path.stem for order in orders] == ["0", "2", "4"]
+    assert all(sorted(order, key=lambda task: task.path) == songs for order in orders)
+    firsts = [task for order, size in zip(orders, (2, 2, 3), strict=True) for task in order[:size]]
+    assert firsts == songs, "the shares are apart and leave nothing out"
+    for wrong in ("0/2", "3/2", "a/b", "2"):
+        with pytest.raises(SystemExit):
+            precache_stems.parse([str(tmp_path), "--machine", wrong])
+
+
 def test_a_lock_ends_with_its_process(song_file: Path, tmp_path: Path) -> None:
     song_id = song_id_of(song_file)
     code = (
