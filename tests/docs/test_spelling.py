@@ -89,3 +89,20 @@ def test_commands_in_sentences_are_known(guide: str) -> None:
             if error.code != 0:
                 wrong.append(text)
     assert not wrong
+
+
+PICTURE_LIMIT = 150_000  # bytes: a page of the guide is read over slow lines, too
+
+
+def test_links_lead_somewhere_and_pictures_are_small() -> None:
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    wrong = []
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            path = page.parent / target.partition("#")[0]
+            if target.startswith(("http://", "https://", "#")):
+                continue
+            large = path.suffix == ".png" and path.exists() and path.stat().st_size > PICTURE_LIMIT
+            if not path.exists() or large:
+                wrong.append(f"{page.name}: {target}")
+    assert len(pages) > 7 and not wrong
