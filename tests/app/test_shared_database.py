@@ -174,6 +174,8 @@ def test_two_apps_give_no_place_twice_and_know_each_others_votes(
         rows = services.store.database.rows("SELECT vote_id, pair_id, seq FROM votes")
         assert len(rows) == len({row["pair_id"] for row in rows}) == 24
         assert services.jobs._keeper() and not second.jobs._keeper()
+        services.close()
+        assert second.jobs._keeper(), "who is left looks after the runs"
     finally:
         second.close()
 
