@@ -127,7 +127,7 @@ class LibraryOperations(Base):
                 f"{song['title']} cannot be removed while runs may read it ({', '.join(busy)}); "
                 "wait for them or cancel them"
             )
-        files = self._files_of(song_id)
+        files = self._files_of_song(song_id)
         told = {
             "song_id": song_id, "title": song["title"], "split": song["split"],
             "files": len(files), "bytes": sum(path.stat().st_size for path in files),
@@ -140,7 +140,7 @@ class LibraryOperations(Base):
             shutil.rmtree(self.workspace.songs / song_id, ignore_errors=True)
         return told
 
-    def _files_of(self, song_id: str) -> list[Path]:
+    def _files_of_song(self, song_id: str) -> list[Path]:
         """Its audio, its analysis and what was rendered of it, inside the workspace alone."""
         rendered = (self.workspace.resolve(path) for path in self.store.song_audio(song_id))
         found = [

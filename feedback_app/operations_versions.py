@@ -150,7 +150,7 @@ class VersionOperations(Base):
         reasons = self.why_not_delete(version)
         if reasons:
             raise ConflictError(f"{version} cannot be deleted: {'; '.join(reasons)}")
-        files = self._files_of(version)
+        files = self._files_of_version(version)
         size = sum(path.stat().st_size for path in files)
         if confirmed:
             self.store.set_status(version, "deleted")
@@ -186,7 +186,7 @@ class VersionOperations(Base):
                 reasons.append(f"{run['run_id']} is using it")
         return reasons
 
-    def _files_of(self, version: str) -> list[Path]:
+    def _files_of_version(self, version: str) -> list[Path]:
         """Checkpoints and rendered examples that a version alone has; inside the workspace only."""
         kind = self.store.kind_of_version(version)
         row = self.store.policy(version) if kind == "policy" else self.store.reward_model(version)
