@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKSPACE ?= workspace
 PORT ?= 7860
+# Test files run side by side; the browser's tests are patient with the neighbour.
+WORKERS ?= 2
 
 .PHONY: app test test-long check audit install browser consumers
 
@@ -28,7 +30,7 @@ browser: $(VENV)/.dev-installed
 	$(BIN)/python tests/browser/install_chromium.py
 
 test: browser
-	$(BIN)/python -m pytest -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadfile
 
 # Environments of libraries whose pins conflict with ours: see tests/consumers/.
 consumers: $(VENV)/.dev-installed

@@ -81,10 +81,12 @@ export function uploads(element, trigger) {
       if (keys.length) trigger("submit", { keys });
     });
   };
-  input.addEventListener("change", () => {
+  const take = () => {
     add([...input.files]);
     input.value = "";
-  });
+  };
+  input.addEventListener("change", take);
+  if (input.files.length) take(); // chosen before this script was there
   element.addEventListener("dragover", (event) => event.preventDefault());
   element.addEventListener("drop", (event) => {
     event.preventDefault();
