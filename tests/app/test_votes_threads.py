@@ -73,7 +73,8 @@ def test_what_holds_after_anything(tmp_path: Path, seed: int) -> None:
     add_song(services), add_pairs(services, 60)
     services.store.database.execute("UPDATE pairs SET pool = 'gold' WHERE pair_id < 'pair0004'")
     services.store.database.execute(
-        "UPDATE pairs SET pool = ['random', 'chosen', 'cross', 'broad'][(hash(pair_id) % 4)::INTEGER + 1]"
+        "UPDATE pairs SET pool ="
+        " ['random', 'chosen', 'cross', 'broad'][(hash(pair_id) % 4)::INTEGER + 1]"
         " WHERE pool <> 'gold'"
     )
     people = [Listener(services, f"listener{i}", 100 * seed + i) for i in range(PEOPLE)]
