@@ -28,7 +28,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from feedback_app.database import Row
-from feedback_app.scheduling import LOOK_BACK, Plan, required_seconds, to_side_choice
+from feedback_app.scheduling import (
+    LOOK_BACK,
+    SITTING_PAUSE,
+    Plan,
+    required_seconds,
+    to_side_choice,
+)
 from feedback_app.settings import Settings
 from feedback_app.shelves import Bag, Entry, Shelves
 from feedback_app.store import Store
@@ -46,8 +52,9 @@ class Person:
     expired: dict[str, Row] = field(default_factory=dict)
     heard: dict[str, Row] = field(default_factory=dict)  # pair_id -> assignment voted on, in order
     repeated: set[str] = field(default_factory=set)  # pair_ids
-    day: datetime | None = None
-    today: int = 0
+    since: datetime | None = None  # when this sitting's first vote came
+    last: datetime | None = None
+    sitting: int = 0
     total: int = 0
     recent: dict[str, tuple[str, bool]] = field(default_factory=dict)  # of the last votes, by id
 
@@ -117,9 +124,10 @@ class Pool:
                 person.repeated.add(row["pair_id"])
             elif row["state"] == "open":
                 self.taken.setdefault(row["pair_id"], set()).add(row["annotator"])
-        for name, day, today, total in self.store.vote_counts(cursor):
+        for name, since, last, sitting, total in self.store.vote_counts(cursor, SITTING_PAUSE):
             person = self.person(name)
-            person.day, person.today, person.total = day, today, total
+            person.since, person.last = since, last
+            person.sitting, person.total = sitting, total
         for row in self.store.recent_votes(cursor, RECENT):
             choice = to_side_choice(row["choice"], row["b_first"])
             self.person(row["annotator"]).remember(row["vote_id"], choice, row["too_fast"])

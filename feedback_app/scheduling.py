@@ -15,6 +15,7 @@ from uuid import uuid4
 SAME_SIDE = 11  # of the last LOOK_BACK decided votes on one side: by chance in fewer than 1 of 150
 LOOK_BACK = 12
 FAST_IN_A_ROW = 4
+SITTING_PAUSE = timedelta(hours=2)  # without a vote: what comes then is another sitting
 NEARLY = 0.2  # s per side that the page's clock and the server's sums may differ by
 
 

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from string import Template
@@ -36,6 +36,7 @@ from feedback_app.errors import (
 from feedback_app.middleware import COOKIE
 from feedback_app.operations import CONTROLS, Operations
 from feedback_app.receiving import Receiving
+from feedback_app.scheduling import SITTING_PAUSE
 from feedback_app.services import Services
 from feedback_app.settings import Settings
 from feedback_app.showing import Showing
@@ -44,7 +45,6 @@ from rlhf_core.errors import CoreError
 
 LOGIN_PAGE = Path(__file__).parent / "pages" / "login.html"
 HEADPHONE_ROUNDS, HEADPHONE_NEEDED = 6, 5  # by guessing one of three: 1.8 %
-SITTING_PAUSE = timedelta(hours=2)  # without a vote: what comes then is another sitting
 SAID_OF_NO_SOUND = "this file is not there any more"
 ANYBODY = ("annotator", "researcher")
 MEDIA_TYPES = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from feedback_app.database import Database, Row, fetch, utc_now
@@ -11,11 +11,6 @@ from feedback_app.json_columns import decoded, dumps, insert, insert_many
 from feedback_app.store_runs import DRY_RUNS
 
 VOTE_JSON = ("tags", "listened", "client", "flags")
-
-
-def midnight(now: datetime) -> datetime:
-    """When the day began, in UTC."""
-    return now.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 class VoteRows:
@@ -97,14 +92,30 @@ class VoteRows:
         )
         return set(cursor.fetchall())
 
-    def vote_counts(self, cursor: Any) -> list[tuple[str, datetime, int, int]]:
-        """(annotator, midnight, votes since then, votes in all) without undone ones; UTC."""
+    def vote_counts(
+        self, cursor: Any, pause: timedelta
+    ) -> list[tuple[str, datetime | None, datetime, int, int]]:
+        """(annotator, first and last vote of the latest sitting, votes in it, votes in all).
+
+        Without undone votes. A `pause` between two votes ends a sitting; one that began more than
+        a day ago is not looked for, its first vote is None.
+        """
         cursor.execute(
-            """SELECT annotator, $day, count(*) FILTER (v.created_at >= $day), count(*)
-            FROM votes AS v WHERE kind = 'vote' AND NOT simulated AND NOT EXISTS (
-                SELECT 1 FROM votes AS u WHERE u.annotator = v.annotator AND u.kind = 'undo'
-                AND u.undoes = v.vote_id) GROUP BY annotator""",
-            {"day": midnight(utc_now())},
+            """WITH live AS (
+                SELECT annotator, created_at FROM votes AS v
+                WHERE kind = 'vote' AND NOT simulated AND NOT EXISTS (
+                    SELECT 1 FROM votes AS u WHERE u.annotator = v.annotator AND u.kind = 'undo'
+                    AND u.undoes = v.vote_id)),
+            begun AS (
+                SELECT annotator, max(created_at) AS since FROM (
+                    SELECT annotator, created_at, created_at - lag(created_at) OVER (
+                        PARTITION BY annotator ORDER BY created_at) AS gap
+                    FROM live WHERE created_at >= $earliest)
+                WHERE gap IS NULL OR gap >= to_seconds($pause) GROUP BY annotator)
+            SELECT annotator, since, max(created_at),
+                count(*) FILTER (created_at >= since), count(*)
+            FROM live LEFT JOIN begun USING (annotator) GROUP BY annotator, since""",
+            {"earliest": utc_now() - timedelta(days=1), "pause": pause.total_seconds()},
         )
         return list(cursor.fetchall())
 

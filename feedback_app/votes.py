@@ -23,6 +23,7 @@ from feedback_app.database import Row, utc_now
 from feedback_app.errors import AppError, ConflictError, InvalidError, NotFoundError
 from feedback_app.pool import Pool
 from feedback_app.scheduling import (
+    SITTING_PAUSE,
     hint_on,
     new_assignment,
     notes_on,
@@ -33,7 +34,6 @@ from feedback_app.scheduling import (
 from feedback_app.settings import Settings
 from feedback_app.showing import Showing
 from feedback_app.store import Store
-from feedback_app.store_votes import midnight
 
 SIDE_CHOICES = ("left", "right", "tie", "both_bad", "skip")
 MAX_OPEN = 4
@@ -374,19 +374,21 @@ class Desk:
     # -- progress ---------------------------------------------------------------------------------
 
     def _count(self, annotator: str, by: int, created_at: Any) -> None:
-        self._progress(annotator)  # turns the day
+        self._progress(annotator)  # a sitting may have ended
         person = self.pool.person(annotator)
         person.total += by
-        if person.day is not None and created_at >= person.day:
-            person.today += by
+        if by > 0:
+            person.since, person.last = person.since or created_at, created_at
+        if person.since is not None and created_at >= person.since:
+            person.sitting += by
 
     def _progress(self, annotator: str) -> Row:
-        """{done_today, done_total, goal}; a day starts at midnight UTC."""
-        person, day = self.pool.person(annotator), midnight(self.now)
-        if person.day != day:
-            person.day, person.today = day, 0
+        """{done, done_total, goal}; done: in this sitting, which a pause of two hours ends."""
+        person = self.pool.person(annotator)
+        if person.last is not None and self.now - person.last >= SITTING_PAUSE:
+            person.since, person.last, person.sitting = None, None, 0
         return {
-            "done_today": person.today,
+            "done": person.sitting,
             "done_total": person.total,
             "goal": self.settings.goal,
         }

@@ -54,15 +54,14 @@ export class View {
     parts["notice-link"].hidden = !signIn;
   }
 
-  progress({ done_today: today, goal, done_total: total }) {
+  progress({ done, goal, done_total: total }) {
     const { parts } = this;
-    const reached = today >= goal;
-    parts["progress-text"].textContent = reached
-      ? `${today} today: goal of ${goal} reached, thank you` : `${today} of ${goal} today`;
+    parts["progress-text"].textContent = done >= goal
+      ? `${done} in this sitting: goal of ${goal} reached, thank you` : `${done} of ${goal} in this sitting`;
     parts["progress-text"].title = `${total} votes in all`;
     parts["progress-bar"].setAttribute("aria-valuemax", goal);
-    parts["progress-bar"].setAttribute("aria-valuenow", Math.min(today, goal));
-    parts["progress-fill"].style.width = `${Math.min(100, (today / goal) * 100)}%`;
+    parts["progress-bar"].setAttribute("aria-valuenow", Math.min(done, goal));
+    parts["progress-fill"].style.width = `${Math.min(100, (done / goal) * 100)}%`;
   }
 
   pair({ assignment, peaks }, transport) {

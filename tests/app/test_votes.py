@@ -38,7 +38,7 @@ def test_a_vote_is_stored_in_terms_of_the_edits(services: Services) -> None:
     answer = client.post("/api/vote", json=vote_of(shown))
     assert answer.status_code == 200, answer.text
     assert answer.json()["next"] is None
-    assert answer.json()["progress"] == {"done_today": 1, "done_total": 1, "goal": 30}
+    assert answer.json()["progress"] == {"done": 1, "done_total": 1, "goal": 30}
     row = services.store.database.row("SELECT * FROM assignments")
     vote = current(services)[0]
     assert vote["choice"] == ("b" if row["b_first"] else "a")

@@ -333,6 +333,37 @@ def test_odd_votes_are_still_noticed_after_a_restart(tmp_path: Path) -> None:
     services.close()
 
 
+def test_progress_counts_the_sitting_which_two_hours_without_a_vote_end(tmp_path: Path) -> None:
+    services = opened(tmp_path, 12)
+
+    def counted(votes: int) -> tuple[int, int]:
+        client = client_of(services, "ann")
+        for _ in range(votes):
+            told = vote(client, client.get("/api/next").json()).json()["progress"]
+        return told["done"], told["done_total"]
+
+    def hours_pass(hours: int) -> None:
+        services.store.database.execute(
+            "UPDATE votes SET created_at = created_at - to_hours(?)", [hours]
+        )
+        services.annotation.forget()  # read anew, as after a restart
+
+    assert counted(3) == (3, 3)
+    hours_pass(1)
+    assert counted(1) == (4, 4)
+    hours_pass(3)
+    assert counted(2) == (2, 6)
+    hours_pass(1)
+    client = client_of(services, "ann")
+    last = services.store.database.row("SELECT vote_id FROM votes ORDER BY seq DESC LIMIT 1")
+    undo = {"vote_id": str(uuid4()), "undoes": str(last["vote_id"])}
+    told = client.post("/api/undo", json=undo).json()["progress"]
+    assert (told["done"], told["done_total"]) == (1, 5)
+    hours_pass(30)
+    assert counted(1) == (1, 6)
+    services.close()
+
+
 def test_a_pair_without_its_audio_is_given_to_nobody_again(tmp_path: Path) -> None:
     services = opened(tmp_path, 6, votes_per_pair=2)
     ann, bob = client_of(services, "ann"), client_of(services, "bob")
