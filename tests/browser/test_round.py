@@ -266,7 +266,7 @@ def test_09_the_export_holds_exactly_the_votes_cast(studio: Studio, tmp_path: Pa
     page = studio.open_tab("Data")
     page.locator("#export").click()
     with page.expect_download() as waiting:
-        page.locator("#export-link a").click()
+        page.locator("#export-link a[download$='.parquet']").click()
     waiting.value.save_as(tmp_path / "votes.parquet")
     rows = pd.read_parquet(tmp_path / "votes.parquet")
     assert sorted(rows["vote_id"].astype(str)) == sorted(row["vote_id"] for row in studio.votes)
