@@ -50,7 +50,8 @@ def _parquet(path: Path, columns: tuple[Column, ...], rows: Iterable[Row]) -> No
 
 def _csv(path: Path, columns: tuple[Column, ...], rows: Iterable[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        # RFC 4180's line ends: with "\n" alone a lone "\r" in a comment would stay unquoted.
+        writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow(column.name for column in columns)
         for row in rows:
             writer.writerow([cell(column, row[column.name]) for column in columns])

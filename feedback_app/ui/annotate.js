@@ -110,7 +110,7 @@ export class Sitting {
       this.trouble = error instanceof SignedOut;
       if (error instanceof SignedOut) {
         view.phase("trouble", "You have been signed out.", "Your votes are safe. Sign in to go on.");
-        view.notice("Your session has ended.", true);
+        this.sessionEnded();
       } else if (error instanceof Unreachable) {
         view.phase("trouble", "No answer from the server.",
           `Trying again every few seconds. Votes are kept on this device until then.`);
@@ -287,15 +287,24 @@ export class Sitting {
     this.view.notice(`${what} was not accepted: ${message}.`);
   }
 
+  /** "2 votes are kept …", "" where none waits. */
+  kept() {
+    const count = this.outbox.items().length;
+    const votes = count === 1 ? "1 vote is" : `${count} votes are`;
+    return count ? ` ${votes} kept on this device and will be sent.` : "";
+  }
+
+  sessionEnded() {
+    this.view.notice(`Your session has ended.${this.kept()}`, true);
+  }
+
   delivery() {
     const { view, outbox } = this;
-    const count = outbox.items().length;
-    const votes = count === 1 ? "1 vote is" : `${count} votes are`;
     if (outbox.state === "signed-out") {
-      view.notice(`Your session has ended. ${votes} kept on this device and will be sent.`, true);
+      this.sessionEnded();
       this.interrupted = true;
     } else if (outbox.state === "waiting" && outbox.tries > 1) {
-      view.notice(`No connection. ${votes} kept on this device and will be sent.`);
+      view.notice(`No connection.${this.kept()}`);
       this.interrupted = true;
     } else if (outbox.state === "idle" && this.interrupted) {
       this.interrupted = false;

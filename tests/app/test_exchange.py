@@ -105,7 +105,7 @@ def test_every_form_comes_back_from_another_workspace() -> None:
 VOTES = [
     Cast(0, "ann", "a", 2, "x, \"y\"\r\nz\u2028", ("good flow",), {"first_side": "right"}, True),
     Cast(0, "bob", "a", 1), Cast(1, "ann", "b", 3), Cast(1, "bob", "a"), Cast(2, "ann", "tie"),
-    Cast(3, "ann", "both_bad"), Cast(3, "bob", "both_bad"), Cast(4, "ann", "a", 3),
+    Cast(3, "ann", "both_bad"), Cast(3, "bob", "both_bad"), Cast(4, "ann", "a", 3, "alone\rhere"),
     Cast(5, "ann", "skip"), Cast(5, "bob", "b", 1), Cast(0, "ann", "b", 1, repeat=True),
     Cast(6, "judge", "a", simulated=True), Cast(0, "judge", "b", simulated=True),
 ]  # fmt: skip
