@@ -147,10 +147,9 @@ def vote(
     name: str,
     pairs: NDArray[np.int64],
     rng: np.random.Generator,
-    skip: float = SKIP,
 ) -> Votes:
     """A judge's simulated votes on pairs."""
-    return answers(pool, phi, name, pairs, rng, skip)[0]
+    return answers(pool, phi, name, pairs, rng)[0]
 
 
 def answers(
@@ -159,12 +158,11 @@ def answers(
     name: str,
     pairs: NDArray[np.int64],
     rng: np.random.Generator,
-    skip: float = SKIP,
 ) -> tuple[Votes, NDArray[np.bool_]]:
     """A judge's simulated votes on pairs (n, 3), and which pairs (n,) were voted on."""
     window, a, b = pairs.T
     score = pool.scores[name]
-    manner = Manner(pool.noise(name), skip=skip, side_bias=SIDE_BIAS)
+    manner = Manner(pool.noise(name), skip=SKIP, side_bias=SIDE_BIAS)
     left = rng.random(len(pairs)) < 0.5
     given = [
         manner.answer(float(score[k, i]), float(score[k, j]), rng, bool(side))

@@ -46,7 +46,7 @@ from rlhf_core.reward.finetuning import REACH, Pooled, gate, tune
 from rlhf_core.reward.learned_reward_integration import find_default_checkpoint
 from rlhf_core.reward.metrics import folds_by_song
 from rlhf_core.reward.model import LearnedRewardModel
-from rlhf_core.reward.posterior import HeadPosterior, HeadPrior, fit_head
+from rlhf_core.reward.posterior import HeadPosterior, HeadPrior, Votes, fit_head
 from rlhf_core.reward.selection import choose_batch
 from rlhf_core.reward.trunk import embed_edits, pool_edits
 
@@ -56,6 +56,7 @@ NAMES = [*JUDGES, *AUDIO_JUDGES]
 BATCH = 25
 CANDIDATES = 150  # windows looked at for each batch of chosen pairs
 REAL_WINDOWS = 60  # a song
+MOST, REAL_MOST = 2000, 500  # votes drawn: fewer are the first of these, whatever is asked for
 SCRATCH_EPOCHS, SCRATCH_BATCH, SCRATCH_RATE = 8, 8, 1e-3
 
 
@@ -138,10 +139,15 @@ class Bench:
             with self.file.open("a") as out:
                 out.write(json.dumps(done) + "\n")
 
-    def _frozen(self, name: str, seed: int, sizes: list[int], space: str = "trunk") -> Any:
+    def _cast(self, name: str, seed: int, space: str = "trunk") -> tuple[Votes, Array]:
+        """The votes on random pairs, the same for every method, and their pairs (n, 3)."""
         rng = np.random.default_rng([seed, 5])
-        pairs = self.votes.pairs(max(sizes), rng)
-        votes = vote(self.votes, self.phi[space][0], name, pairs, rng)
+        pairs = self.votes.pairs(MOST, rng)
+        votes, kept = answers(self.votes, self.phi[space][0], name, pairs, rng)
+        return votes, pairs[kept]
+
+    def _frozen(self, name: str, seed: int, sizes: list[int], space: str = "trunk") -> Any:
+        votes, _ = self._cast(name, seed, space)
         for n in sizes:
             started = time.perf_counter()
             head = fit_head(votes.select(np.arange(min(n, len(votes)))), self.prior[space])
@@ -160,7 +166,7 @@ class Bench:
             here = pool.edits.song == left_out
             rest, test = of_songs(pool, ~here), of_songs(pool, here)
             rng = np.random.default_rng([seed, 8, left_out])
-            votes = vote(rest, phi[~here], name, rest.pairs(max(sizes), rng), rng)
+            votes = vote(rest, phi[~here], name, rest.pairs(REAL_MOST, rng), rng)
             apart = (phi[here][:, ::2] - phi[here][:, 1::2]).reshape(-1, phi.shape[-1])
             for n in sizes:
                 head = fit_head(votes.select(np.arange(min(n, len(votes)))), self.prior["trunk"])
@@ -175,10 +181,8 @@ class Bench:
         model, prior = self.checkpoint.model, self.prior["trunk"]
         if not self.pools:
             self.pools = [pool_edits(model, pool.edits) for pool in (self.votes, self.test)]
-        rng = np.random.default_rng([seed, 5])
-        pairs = self.votes.pairs(max(sizes), rng)
-        votes, kept = answers(self.votes, self.phi["trunk"][0], name, pairs, rng)
-        window, a, b = pairs[kept].T
+        votes, pairs = self._cast(name, seed)
+        window, a, b = pairs.T
         pooled = Pooled(self.pools[0][window, a], self.pools[0][window, b])
         songs = self.votes.edits.song[window].astype(str).tolist()
         for n in sizes:
@@ -221,11 +225,9 @@ class Bench:
                 yield len(pairs), self.of_head(name, head, "trunk")
 
     def _scratch(self, name: str, seed: int, sizes: list[int]) -> Any:
-        rng = np.random.default_rng([seed, 5])
-        pairs = self.votes.pairs(max(sizes), rng)
+        votes, pairs = self._cast(name, seed)
         for n in sizes:
-            cast = vote(self.votes, self.phi["trunk"][0], name, pairs[:n], rng, skip=0.0)
-            yield n, self.figures(name, *self._train(pairs[:n], cast.outcome, seed))
+            yield n, self.figures(name, *self._train(pairs[:n], votes.outcome[:n], seed))
 
     def _train(self, pairs: Array, outcome: Array, seed: int) -> tuple[Array, Array]:
         """A network from random weights: logits and p on the unseen songs' pairs."""
