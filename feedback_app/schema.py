@@ -120,6 +120,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             after DOUBLE NOT NULL, reason VARCHAR, created_at TIMESTAMP NOT NULL,
             undone_at TIMESTAMP)""",
     ),
+    (
+        # Who changed a weight and who took that back; and what pseudonyms in exports are made
+        # with, so that a person has the same one in all of them. Without defaults: DuckDB cannot
+        # replay its log of a column added with one.
+        "ALTER TABLE weight_changes ADD COLUMN changed_by VARCHAR",
+        "ALTER TABLE weight_changes ADD COLUMN undone_by VARCHAR",
+        "CREATE TABLE secrets (name VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)",
+    ),
 )
 
 
