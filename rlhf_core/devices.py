@@ -42,6 +42,13 @@ def backend(device: str) -> str:
     return "nccl" if device.startswith("cuda") else "gloo"
 
 
+def use_threads(count: int) -> None:
+    """Set torch's threads deliberately: on small batches more are slower, not faster."""
+    if count < 1:
+        raise ConfigError(f"--threads is {count}, must be at least 1")
+    torch.set_num_threads(count)
+
+
 def native_bf16(device: str = "cpu") -> bool:
     """Whether bfloat16 matrix products are native there: then faster, elsewhere far slower."""
     if torch.device(device).type == "cuda":

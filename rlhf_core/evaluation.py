@@ -22,13 +22,14 @@ import numpy as np
 import torch
 
 from rlhf_core.audio.library import Song, find_songs, load_library, load_song
-from rlhf_core.devices import check_device
+from rlhf_core.command_line import guarded
+from rlhf_core.devices import check_device, use_threads
 from rlhf_core.errors import ConfigError, CoreError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.plots import bars_figure, edits_figure, save_figure
 from rlhf_core.policy import comparison
 from rlhf_core.policy.agent import Agent, load_policy
-from rlhf_core.policy.commands import guarded, start_logging, use_threads
+from rlhf_core.policy.commands import start_logging, stopped
 from rlhf_core.policy.comparison import Edits, Score
 from rlhf_core.policy.examples import write_examples
 from rlhf_core.policy.gate import gate_trunk, judging_reward, tastes, verdict
@@ -313,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if results["examples"]:
             print(f"to listen to: {args.output_dir / 'examples'}")
 
-    return guarded(body)
+    return guarded(body, stopped)
 
 
 if __name__ == "__main__":

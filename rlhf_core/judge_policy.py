@@ -22,12 +22,14 @@ import torch
 from tqdm import tqdm
 
 from rlhf_core.audio.library import Song, find_songs, load_song
+from rlhf_core.command_line import guarded
+from rlhf_core.devices import use_threads
 from rlhf_core.editing.passages import split_passages
 from rlhf_core.errors import DataError
 from rlhf_core.judging import Annotator
 from rlhf_core.policy import comparison
 from rlhf_core.policy.agent import Agent, load_policy
-from rlhf_core.policy.commands import guarded, start_logging, use_threads
+from rlhf_core.policy.commands import start_logging, stopped
 from rlhf_core.runs import RunFolder, running
 from rlhf_core.tastes import LISTENING, READING
 from rlhf_core.types import DoubleArray, Passage
@@ -118,7 +120,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    return guarded(lambda: _run(args))
+    return guarded(lambda: _run(args), stopped)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from rlhf_core.audio.library import (
     load_song,
     song_id_of,
 )
+from rlhf_core.command_line import guarded
 from rlhf_core.errors import AudioError, CoreError, DataError
 from rlhf_core.runs import RunFolder, running
 
@@ -302,14 +303,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     # each process uses one core: more threads inside would only fight
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        _run(parse(argv))
-    except CoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return guarded(lambda: _run(parse(argv)))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,11 @@ import numpy as np
 import torch
 
 from rlhf_core.audio.library import Song, load_library
+from rlhf_core.command_line import guarded
+from rlhf_core.devices import use_threads
 from rlhf_core.editing.actions import check_actions
 from rlhf_core.editing.dynamics import PassageBatch
-from rlhf_core.errors import CoreError, DataError
+from rlhf_core.errors import DataError
 from rlhf_core.reward.learned_reward_integration import (
     LearnedRewardConfig,
     LearnedRewardIntegration,
@@ -102,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     if not args.pairs.is_file():
         raise DataError(f"{args.pairs}: there is no such file of pairs")
     try:
@@ -129,14 +131,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        _run(build_parser().parse_args(argv))
-    except CoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return guarded(lambda: _run(build_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ import numpy as np
 from tqdm import tqdm
 
 from rlhf_core.audio.library import Song, load_library
+from rlhf_core.command_line import guarded
 from rlhf_core.editing.actions import check_actions
-from rlhf_core.errors import CoreError, DataError
+from rlhf_core.errors import DataError
 from rlhf_core.judging import Annotator
 from rlhf_core.manner import Manner, add_arguments, manner_of
 from rlhf_core.runs import RunFolder, read_lines, running
@@ -132,14 +133,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        _run(build_parser().parse_args(argv))
-    except CoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return guarded(lambda: _run(build_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

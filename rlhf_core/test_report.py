@@ -23,9 +23,10 @@ from torch import Tensor
 
 from rlhf_core.audio.feature_table import BEAT_FEATURES, FEATURE_VERSION, INPUT_FEATURES
 from rlhf_core.checkpoints import load_checkpoint
+from rlhf_core.command_line import guarded
 from rlhf_core.editing import dynamics
 from rlhf_core.editing.actions import ACTION_NAMES, N_ACTIONS, Action
-from rlhf_core.errors import CheckpointError, ConfigError, CoreError
+from rlhf_core.errors import CheckpointError, ConfigError
 from rlhf_core.files import sha256_of
 from rlhf_core.plots import reliability_figure, save_figure
 from rlhf_core.reward.checkpoint import KIND, RewardCheckpoint, load_reward
@@ -263,13 +264,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path, help="a .pt file of this project")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw how calibrated it is")
     args = parser.parse_args(argv)
-    try:
-        return 0 if report(args.checkpoint, args.plot) else 1
-    except CoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return guarded(lambda: 0 if report(args.checkpoint, args.plot) else 1)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from rlhf_core.audio.library import load_library
 from rlhf_core.checkpoints import lineage
+from rlhf_core.command_line import guarded
 from rlhf_core.devices import advising, backend, check_device, own_device
-from rlhf_core.errors import CheckpointError, ConfigError, CoreError, DataError
+from rlhf_core.errors import CheckpointError, ConfigError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward
 from rlhf_core.reward.crossfit import Parent, Report
@@ -294,15 +295,12 @@ def tuning_text(found: dict[str, Any] | None) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
+
+    def body() -> None:
         with advising(OUT_OF_MEMORY):
             _run(parser().parse_args(argv))
-    except CoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return guarded(body)
 
 
 if __name__ == "__main__":

@@ -21,18 +21,14 @@ import numpy as np
 import torch
 
 from rlhf_core.checkpoints import lineage, load_checkpoint
-from rlhf_core.devices import check_device
+from rlhf_core.command_line import guarded
+from rlhf_core.devices import backend, check_device, use_threads
 from rlhf_core.errors import CheckpointError, ConfigError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.history import rows
 from rlhf_core.policy.agent import Agent, agent_from_content, load_policy
 from rlhf_core.policy.arguments import Settings, build_parser, settings_of
-from rlhf_core.policy.commands import (
-    OUT_OF_MEMORY,
-    guarded,
-    start_logging,
-    use_threads,
-)
+from rlhf_core.policy.commands import OUT_OF_MEMORY, start_logging, stopped
 from rlhf_core.policy.imitation import ImitationConfig, imitate
 from rlhf_core.policy.rewards import Item, LearnedRewards, RewardSource, dense_only
 from rlhf_core.policy.songs import load_items
@@ -248,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         try:
-            with process_group("nccl" if args.device.startswith("cuda") else "gloo") as rank:
+            with process_group(backend(args.device)) as rank:
                 start_logging(args.log_level if rank == 0 else "ERROR")
                 if rank == 0:
                     run(args)
@@ -260,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except torch.cuda.OutOfMemoryError as error:
             raise ConfigError(OUT_OF_MEMORY) from error
 
-    return guarded(body)
+    return guarded(body, stopped)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from pathlib import Path
 from feedback_app.errors import AppError, InvalidError
 from feedback_app.exchange.dataset import write_dataset, zipped
 from feedback_app.exchange.query import Query, query_from
-from rlhf_core.errors import CoreError, DataError
+from rlhf_core.command_line import guarded
+from rlhf_core.errors import DataError
 from rlhf_core.files import read_json
 from rlhf_core.runs import RunFolder, running
 
@@ -36,17 +37,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 an error that is explained, 130 stopped."""
     options = build_parser().parse_args(argv)
-    try:
+
+    def body() -> None:
         query = read_query(options.query)
         run = RunFolder(options.output_dir, "export", query.to_json())
         with running(run):
             _write(options, query, run)
-    except CoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return guarded(body)
 
 
 def _write(options: argparse.Namespace, query: Query, run: RunFolder) -> None:

@@ -21,7 +21,8 @@ from rlhf_core.audio.demo_compose import Hit, Note, Score, Section, compose
 from rlhf_core.audio.demo_synth import RATE, TAKES, drum, note, reverb
 from rlhf_core.audio.demo_synth import TIMBRES as _TIMBRES
 from rlhf_core.audio.io import write_audio
-from rlhf_core.errors import ConfigError, CoreError
+from rlhf_core.command_line import guarded
+from rlhf_core.errors import AudioError, ConfigError
 from rlhf_core.files import write_json
 from rlhf_core.types import BeatGrid, DoubleArray, FloatArray
 
@@ -313,17 +314,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first song (default 0)")
     parser.add_argument("--format", choices=("flac", "wav"), default="flac")
     args = parser.parse_args(argv)
-    try:
-        paths = make_demo_library(
-            args.folder, args.count, args.seed, suffix=f".{args.format}", show=True
-        )
-    except (CoreError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    print(f"{len(paths)} synthetic songs in {args.folder}")
-    return 0
+
+    def body() -> None:
+        try:
+            paths = make_demo_library(
+                args.folder, args.count, args.seed, suffix=f".{args.format}", show=True
+            )
+        except OSError as error:
+            raise AudioError(str(error)) from error
+        print(f"{len(paths)} synthetic songs in {args.folder}")
+
+    return guarded(body)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,16 @@
-"""What the commands of policy learning share: exit codes, logging, devices, threads."""
+"""What the commands of policy learning share: logging, and being asked to stop."""
 
 from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import torch
-
-from rlhf_core.devices import check_device as check_device  # for all of its users
-from rlhf_core.errors import ConfigError, CoreError
+from rlhf_core.errors import ConfigError
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 OUT_OF_MEMORY = (
@@ -23,17 +19,9 @@ OUT_OF_MEMORY = (
 )
 
 
-def guarded(body: Callable[[], None]) -> int:
-    """Run a command's body: 0 when done, 2 on an error that it explains, 130 on Ctrl-C."""
-    try:
-        body()
-    except CoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+def stopped() -> str:
+    """What these commands tell after Ctrl-C."""
+    return "stopped"
 
 
 def start_logging(level: str = "INFO") -> None:
@@ -48,13 +36,6 @@ def start_logging(level: str = "INFO") -> None:
     for old in [h for h in package.handlers if type(h) is logging.StreamHandler]:
         package.removeHandler(old)
     package.addHandler(handler)
-
-
-def use_threads(count: int) -> None:
-    """Set torch's threads deliberately: on small batches more are slower, not faster."""
-    if count < 1:
-        raise ConfigError(f"--threads is {count}, must be at least 1")
-    torch.set_num_threads(count)
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from tqdm import tqdm
 from rlhf_core.audio.io import Audio, read_audio, write_audio
 from rlhf_core.audio.library import Song, peaks
 from rlhf_core.audio.render import render_pair
+from rlhf_core.command_line import guarded
+from rlhf_core.devices import use_threads
 from rlhf_core.editing.differences import differing_regions
 from rlhf_core.editing.edl import EDL, build_edl
 from rlhf_core.editing.passages import split_passages
@@ -31,7 +33,7 @@ from rlhf_core.errors import ConfigError, EditError
 from rlhf_core.files import set_aside
 from rlhf_core.policy.agent import load_policy
 from rlhf_core.policy.candidates import Candidate, Maker, plan_pools
-from rlhf_core.policy.commands import guarded, start_logging, use_threads
+from rlhf_core.policy.commands import start_logging, stopped
 from rlhf_core.policy.rewards import Item
 from rlhf_core.policy.songs import add_data_arguments, load_songs
 from rlhf_core.reward.learned_reward_integration import (
@@ -270,7 +272,7 @@ def _plain(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    return guarded(lambda: _run(args))
+    return guarded(lambda: _run(args), stopped)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlhf_core.checkpoints import lineage
+from rlhf_core.command_line import guarded
+from rlhf_core.devices import use_threads
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.editing.heuristic import PRESETS, heuristic_edit
 from rlhf_core.errors import ConfigError
 from rlhf_core.files import set_aside
 from rlhf_core.policy.agent import Agent, AgentConfig, save_policy
-from rlhf_core.policy.commands import guarded, start_logging, use_threads
+from rlhf_core.policy.commands import start_logging, stopped
 from rlhf_core.policy.losses import masked_mean
 from rlhf_core.policy.rewards import Item
 from rlhf_core.policy.rollout import Rollout, evaluate, from_actions, taken
@@ -155,7 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    return guarded(lambda: _run(args))
+    return guarded(lambda: _run(args), stopped)
 
 
 def _run(args: argparse.Namespace) -> None:

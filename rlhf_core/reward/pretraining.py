@@ -39,9 +39,17 @@ from tqdm import tqdm
 
 from rlhf_core.audio.library import load_library
 from rlhf_core.checkpoints import lineage
-from rlhf_core.devices import advising, backend, check_device, native_bf16, own_device
+from rlhf_core.command_line import guarded
+from rlhf_core.devices import (
+    advising,
+    backend,
+    check_device,
+    native_bf16,
+    own_device,
+    use_threads,
+)
 from rlhf_core.editing.attributes import ATTRIBUTE_NAMES
-from rlhf_core.errors import ConfigError, CoreError, DataError
+from rlhf_core.errors import ConfigError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.reward.checkpoint import Reference, RewardCheckpoint, spread_within
 from rlhf_core.reward.descriptors import TARGET_NAMES
@@ -287,7 +295,7 @@ def _run(options: argparse.Namespace) -> None:
         bf16=native_bf16(options.device),
     )
     if options.threads:
-        torch.set_num_threads(options.threads)
+        use_threads(options.threads)
     with process_group(backend(options.device)) as rank:
         if rank:  # the first process writes for all
             _make(options, settings, lambda done, message: None)
@@ -332,18 +340,17 @@ def _lead(options: argparse.Namespace, settings: PretrainingSettings) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    try:
+
+    def body() -> None:
         with advising(OUT_OF_MEMORY):
             _run(options)
-    except CoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
+
+    def stopped() -> str:
         kept = options.output_dir / DEFAULT_CHECKPOINT.parent / PROGRESS
         how = f"goes on from what is kept in {kept}" if kept.is_file() else "starts it anew"
-        print(f"stopped; the same command {how}", file=sys.stderr)
-        return 130
-    return 0
+        return f"stopped; the same command {how}"
+
+    return guarded(body, stopped)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,8 @@ def test_the_command_ranks_what_waits_and_leaves_out_unknown_songs(
     assert json.loads((out / "status.json").read_text())["state"] == "finished"
     assert main([*argv, "--pairs", str(tmp_path / "none.jsonl")]) == 2
     assert "none.jsonl" in capsys.readouterr().err
+    assert main([*argv, "--pairs", str(waiting), "--threads", "0"]) == 2
+    assert "--threads is 0, must be at least 1" in capsys.readouterr().err
 
 
 def test_what_is_embedded_is_the_pair_itself(
