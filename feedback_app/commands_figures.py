@@ -7,6 +7,7 @@ the figures that one would look at first stand in tables with their intervals.
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -81,7 +82,9 @@ def figure_commands() -> dict[str, Command]:
         "pairs find": _either("find_pairs", _print_pairs),
         "people list": _either("people", _print_people),
         "people weigh": _weigh,
-        "people undo": lambda caller, values: _print_lines(caller.call("undo_weight")),
+        "people undo": lambda caller, values: _print_lines(
+            caller.call("undo_weight", by=_typed_by())
+        ),
         "people disable": _switch(True),
         "people enable": _switch(False),
         "people comments": _either("search_votes", _print_comments),
@@ -109,7 +112,7 @@ def _switch(disabled: bool) -> Command:
 
 def _weigh(caller: Caller, values: dict[str, Any]) -> None:
     if not values.pop("dry_run"):
-        _print_lines(caller.call("set_weight", **values))
+        _print_lines(caller.call("set_weight", **values, by=_typed_by()))
         return
     values.pop("reason")
     told = caller.call("weight_effect", **values)
@@ -123,6 +126,14 @@ def _weigh(caller: Caller, values: dict[str, Any]) -> None:
     now = {row["version"]: row["strength"] for row in after["leaderboard"]}
     for version in sorted(was | now):
         print(f"{_cell(version)}  {_plain(was.get(version))} -> {_plain(now.get(version))}")
+
+
+def _typed_by() -> str:
+    """Who types: accounts of the app and of the machine are not the same people's names."""
+    try:
+        return f"{getpass.getuser()} (command)"
+    except (OSError, KeyError):  # a container's user without a name
+        return "command"
 
 
 def _print_lines(values: Mapping[str, Any]) -> None:
@@ -180,6 +191,10 @@ def _print_people(found: Mapping[str, Any]) -> None:
     _print_table(("", "and", "Cohen's kappa", "pairs"),
                  [(row["first"], row["second"], _interval(row, "kappa"), row["items"])
                   for row in found["pairs_of_people"]])  # fmt: skip
+    _print_table(("changed", "whose votes", "from", "to", "by", "reason", "taken back", "by"),
+                 [(row["created_at"], row["annotator"], f"{row['before']:g}", f"{row['after']:g}",
+                   row["changed_by"], row["reason"], row["undone_at"], row["undone_by"])
+                  for row in found["changes"]])  # fmt: skip
 
 
 def _print_comments(found: Sequence[Mapping[str, Any]]) -> None:

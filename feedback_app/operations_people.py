@@ -18,6 +18,7 @@ from feedback_app.operations_base import Base, plain
 
 MAX_FOUND = 1000
 MAX_REASON = 500
+MAX_ACTOR = 100
 
 
 class PeopleOperations(Base):
@@ -133,17 +134,24 @@ class PeopleOperations(Base):
             "leaderboard": board["rows"],
         }
 
-    def set_weight(self, name: str, weight: float, reason: str | None = None) -> dict[str, Any]:
-        """How much a person's votes count; 0 leaves them out. `undo_weight` takes it back."""
+    def set_weight(
+        self, name: str, weight: float, reason: str | None = None, by: str | None = None
+    ) -> dict[str, Any]:
+        """How much a person's votes count; 0 leaves them out. `undo_weight` takes it back.
+
+        by: who does it, kept with the change.
+        """
         self._weights_with(name, weight)
         if reason is not None and len(reason) > MAX_REASON:
             raise InvalidError(f"the reason is longer than {MAX_REASON} characters")
-        before = self.store.change_weight(uuid4().hex, name, float(weight), reason or None)
+        before = self.store.change_weight(
+            uuid4().hex, name, float(weight), reason or None, _actor(by)
+        )
         return {"name": name, "weight": weight, "before": before}
 
-    def undo_weight(self) -> dict[str, Any]:
+    def undo_weight(self, by: str | None = None) -> dict[str, Any]:
         """Take the newest change of a weight back; the one before it is then the newest."""
-        taken = self.store.take_back_weight()
+        taken = self.store.take_back_weight(_actor(by))
         if taken is None:
             raise ConflictError("no change of a weight is left to take back")
         return {"name": taken["annotator"], "weight": taken["before"], "before": taken["after"]}
@@ -173,6 +181,12 @@ def _reliability(reward: Row | None) -> dict[str, float]:
     """By annotator, relative to the others (1: as the rest), from a reward model's fit."""
     metrics = {} if reward is None else reward["metrics"] or {}
     return dict((metrics.get("head") or {}).get("reliability") or {})
+
+
+def _actor(by: str | None) -> str | None:
+    if by is not None and len(by) > MAX_ACTOR:
+        raise InvalidError(f"the name of who does it is longer than {MAX_ACTOR} characters")
+    return by or None
 
 
 def _password(password: str | None) -> str:

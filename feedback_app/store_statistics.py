@@ -178,21 +178,23 @@ class StatisticsRows:
 
     # -- weights ----------------------------------------------------------------------------------
 
-    def change_weight(self, change_id: str, name: str, weight: float, reason: str | None) -> float:
-        """Write a person's weight and what it was; returns what it was."""
+    def change_weight(
+        self, change_id: str, name: str, weight: float, reason: str | None, by: str | None
+    ) -> float:
+        """Write a person's weight, what it was and who changed it; returns what it was."""
 
         def work(cursor: Any) -> float:
             cursor.execute("SELECT weight FROM annotators WHERE name = ?", [name])
             before = float(cursor.fetchone()[0])
             cursor.execute("UPDATE annotators SET weight = ? WHERE name = ?", [weight, name])
             row = {"change_id": change_id, "annotator": name, "before": before, "after": weight,
-                   "reason": reason, "created_at": utc_now()}  # fmt: skip
+                   "reason": reason, "created_at": utc_now(), "changed_by": by}  # fmt: skip
             insert(cursor, "weight_changes", row)
             return before
 
         return self.database.write(work)
 
-    def take_back_weight(self) -> Row | None:
+    def take_back_weight(self, by: str | None) -> Row | None:
         """Undo the newest change that stands: {annotator, before, after}; None where there is none.
 
         `before` is what the person weighs again.
@@ -209,8 +211,8 @@ class StatisticsRows:
             change_id, name, before, after = found
             cursor.execute("UPDATE annotators SET weight = ? WHERE name = ?", [before, name])
             cursor.execute(
-                "UPDATE weight_changes SET undone_at = ? WHERE change_id = ?",
-                [utc_now(), change_id],
+                "UPDATE weight_changes SET undone_at = ?, undone_by = ? WHERE change_id = ?",
+                [utc_now(), by, change_id],
             )
             return {"annotator": name, "before": before, "after": after}
 
@@ -219,8 +221,8 @@ class StatisticsRows:
     def weight_changes(self, limit: int = 50) -> list[Row]:
         """Changes of weights, newest first, those taken back among them."""
         return self.database.rows(
-            "SELECT annotator, before, after, reason, created_at, undone_at FROM weight_changes"
-            " ORDER BY created_at DESC, change_id DESC LIMIT ?",
+            "SELECT annotator, before, after, reason, created_at, changed_by, undone_at, undone_by"
+            " FROM weight_changes ORDER BY created_at DESC, change_id DESC LIMIT ?",
             [limit],
         )
 

@@ -27,10 +27,11 @@ class Roles(Protocol):
 
 
 class Loader(NamedTuple):
-    """What fills a tab: a guarded handler without inputs, and the components that it sets."""
+    """What fills a tab: a guarded handler, the components that it sets, and those it reads."""
 
     handler: Callable[..., Any]
     outputs: list[Any]
+    inputs: list[Any] | None = None
 
 
 class Guard:
@@ -58,6 +59,16 @@ class Guard:
 
         def guarded(request: gr.Request, *values: Any) -> Any:
             return self._answer(request, handler, *values)
+
+        guarded.__name__ = handler.__name__
+        guarded.__doc__ = handler.__doc__
+        return guarded
+
+    def named(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        """The same where it is kept who did it: the handler gets the user's name first."""
+
+        def guarded(request: gr.Request, *values: Any) -> Any:
+            return self._answer(request, handler, request.username, *values)
 
         guarded.__name__ = handler.__name__
         guarded.__doc__ = handler.__doc__

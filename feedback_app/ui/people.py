@@ -186,23 +186,23 @@ def _on_weighing(
             return {said: text.notice("Choose a name first.", "warn")}
         return {said: effect_html(operations.weight_effect(chosen, percent / 100))}
 
-    def apply(chosen: str | None, percent: float, reason: str | None) -> dict[Any, Any]:
+    def apply(by: str, chosen: str | None, percent: float, reason: str | None) -> dict[Any, Any]:
         if not chosen:
             return {said: text.notice("Choose a name first.", "warn")}
         told = operations.weight_effect(chosen, percent / 100)
-        operations.set_weight(chosen, percent / 100, (reason or "").strip() or None)
+        operations.set_weight(chosen, percent / 100, (reason or "").strip() or None, by=by)
         return people() | {said: effect_html(told), parts["reason"]: ""}
 
-    def undo() -> dict[Any, Any]:
-        done = operations.undo_weight()
+    def undo(by: str) -> dict[Any, Any]:
+        done = operations.undo_weight(by=by)
         words = f"{done['name']} counts {text.percent(done['weight'])} again."
         return people() | {said: text.notice(words, "good")}
 
     parts["ask"].click(guard(ask), [who, weight], [said])
     parts["apply"].click(
-        guard(apply), [who, weight, parts["reason"]], [*shown, said, parts["reason"]]
+        guard.named(apply), [who, weight, parts["reason"]], [*shown, said, parts["reason"]]
     )
-    parts["undo"].click(guard(undo), None, [*shown, said])
+    parts["undo"].click(guard.named(undo), None, [*shown, said])
 
 
 def _on_search(operations: Any, guard: Guard, parts: Parts) -> None:

@@ -242,14 +242,21 @@ def changes_table(rows: Sequence[Row]) -> Html:
     if not rows:
         return Html("")
     return text.table(
-        ("When", "Who", "From", "To", "Reason", ""),
+        ("When", "Whose votes", "From", "To", "By", "Reason", ""),
         [
             (text.when(row["created_at"]), row["annotator"], text.percent(row["before"]),
-             text.percent(row["after"]), row["reason"] or text.DASH,
-             text.chip("taken back") if row["undone_at"] else "")
+             text.percent(row["after"]), row["changed_by"] or text.DASH,
+             row["reason"] or text.DASH, _taken_back(row))
             for row in rows
         ],
     )  # fmt: skip
+
+
+def _taken_back(row: Row) -> Html:
+    if not row["undone_at"]:
+        return Html("")
+    by = f" by {row['undone_by']}" if row["undone_by"] else ""
+    return text.chip(f"taken back {text.when(row['undone_at'])}{by}")
 
 
 def effect_html(told: Row) -> Html:

@@ -213,7 +213,7 @@ def test_excluding_somebody_changes_the_figures_as_foretold_and_can_be_taken_bac
     told = operations.weight_effect("eve", 0.0)
     assert told["before"]["agreement"] == before
     assert operations.people()["agreement"] == before  # asking changes nothing
-    operations.set_weight("eve", 0.0, "votes by chance")
+    operations.set_weight("eve", 0.0, "votes by chance", by="rita")
     now = operations.people()
     assert now["agreement"] == told["after"]["agreement"]
     assert now["agreement"]["alpha"] > before["alpha"]
@@ -224,11 +224,14 @@ def test_excluding_somebody_changes_the_figures_as_foretold_and_can_be_taken_bac
     assert next(row for row in now["people"] if row["name"] == "eve")["figures"]["agrees"] is None
     operations.set_weight("bob", 0.5)
     assert operations.undo_weight() == {"name": "bob", "weight": 1.0, "before": 0.5}
-    assert operations.undo_weight()["name"] == "eve"
+    assert operations.undo_weight(by="otto")["name"] == "eve"
     assert operations.people()["agreement"] == before
     changes = operations.people()["changes"]
     assert [row["undone_at"] is not None for row in changes] == [True, True]
-    assert changes[1]["reason"] == "votes by chance"
+    assert [changes[1][name] for name in ("reason", "changed_by", "undone_by")] == [
+        "votes by chance", "rita", "otto",
+    ]  # fmt: skip
+    assert changes[0]["changed_by"] is None
     with pytest.raises(ConflictError, match="left to take back"):
         operations.undo_weight()
     for name, weight, error in (("nobody", 0.5, NotFoundError), ("ann", 1.5, InvalidError),
@@ -319,6 +322,8 @@ def test_the_commands_print_what_the_page_shows(
     assert "would" in say("people", "weigh", "eve", "0", "--dry-run")
     assert "before: 1" in say("people", "weigh", "eve", "0", "--reason", "by chance")
     assert "weight: 1" in say("people", "undo")
+    listed = say("people", "list")
+    assert listed.count("(command)") == 2 and "by chance" in listed  # who did it, who undid it
     assert say("people", "disable", "bob").startswith("name: bob")
     assert "pair0007" in say("pairs", "find", "--text", "pair0007")
     assert main(["people", "weigh", "nobody", "0", *where]) == 2

@@ -103,6 +103,7 @@ def test_people_are_weighed_with_the_effect_told_and_taken_back(desk: Services) 
     applied = tab.fire("weight-apply", "click", "eve", 0.0, " by chance ")
     assert desk.store.weights()["eve"] == 0
     assert "left out" in applied["people-table"] and "by chance" in applied["weight-changes"]
+    assert "<td>res</td>" in applied["weight-changes"]  # who did it
     back = tab.fire("weight-undo", "click")
     assert "eve counts 100 % again" in back["weight-message"]
     assert "taken back" in back["weight-changes"]
