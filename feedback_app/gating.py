@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from feedback_app.context import Context
 from feedback_app.database import Row
+from rlhf_core.reward.withholding import WITHHELD_SHARE
 
 TRAINING_REWARD = "reward_model_training.pt"
-WITHHELD_SHARE = 0.3  # as the package's `reward.withholding`, which this process does not import
 
 
 def reward_to_train_on(settings: Row, context: Context, reward: Row) -> str:

@@ -1,19 +1,30 @@
 """Votes withheld from the reward that trains a policy, for the one that judges it (`policy.gate`).
 
 Whole songs are withheld, chosen by a hash of their ids: the same snapshot always falls into the
-same parts, and a song once withheld tends to stay so as votes come in.
+same parts, and a song once withheld tends to stay so as votes come in. Without torch: the app's web
+process reads the share from here.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 from rlhf_core.errors import DataError
-from rlhf_core.reward.dataset import Vote
 
 WITHHELD_SHARE = 0.3
 MIN_PART = 10  # votes in either part; fewer say nothing
+
+
+class OnASong(Protocol):
+    """What a vote has to tell here: its song."""
+
+    @property
+    def song_id(self) -> str: ...
+
+
+Vote = TypeVar("Vote", bound=OnASong)
 
 
 def split_votes(

@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pytest
 from conftest import add_pairs, add_song
 
-from feedback_app import gating
 from feedback_app.commands import build
 from feedback_app.context import Context
 from feedback_app.database import utc_now
@@ -20,7 +19,6 @@ from feedback_app.errors import InvalidError
 from feedback_app.json_columns import insert
 from feedback_app.services import Services
 from feedback_app.snapshots import write_snapshot
-from rlhf_core.reward import withholding
 from rlhf_core.simulate_votes import build_parser
 
 
@@ -105,10 +103,6 @@ def test_a_policy_is_judged_by_votes_that_its_training_did_not_see(
     assert given["--preferences"] == str(snapshot.path)
     assert given["--reward_model"] == str(apart)
     assert given["--data_dir"] == str(tmp_path / "run" / "data")
-
-
-def test_the_share_withheld_is_the_package_s() -> None:
-    assert gating.WITHHELD_SHARE == withholding.WITHHELD_SHARE
 
 
 def test_a_dry_run_passes_on_how_its_judge_answers(services: Services, tmp_path: Path) -> None:
