@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from feedback_app.ui.text import Html, esc, number
+from feedback_app.ui.text import Html, esc, number, percent
 
 WIDTH = 380
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 34
@@ -274,36 +274,34 @@ def bar_chart(
     height = TOP + row * len(drawn) + BOTTOM + (12 if reference else 0)
     top = TOP + (12 if reference else 0)
     across = Scale(ticks[0], ticks[-1], left, WIDTH - right)
-    parts = [_bar_axis(across, ticks, top, height, x_label, as_percent)]
+    parts = [value_axis(across, ticks, top, height - BOTTOM, x_label, as_percent)]
     parts += [_bar(bar, across, top + i * row, row, as_percent) for i, bar in enumerate(drawn)]
     if reference:
         x = across(reference[0])
         parts.append(f'<path class="reference" d="M{x} {top - 2}V{height - BOTTOM}"/>')
         parts.append(f'<text class="tick mid" x="{x}" y="{top - 4}">{esc(reference[1])}</text>')
-    told = "; ".join(f"{bar.label} {_bar_value(bar, as_percent)}" for bar in drawn)
+    told = "; ".join(f"{bar.label} {value_text(bar.value, as_percent)}" for bar in drawn)
     key = legend(enumerate(names)) if names else ""
     return figure(title, "".join(parts), height, key, f"{title}: {told}")
 
 
-def _bar_value(bar: Bar, as_percent: bool) -> str:
-    value = bar.value
-    if value is None:
-        return ""
-    return f"{100 * value:.0f} %" if as_percent else number(value)
+def value_text(value: float | None, as_percent: bool) -> str:
+    """A value as a chart in rows tells it; a dash where there is none."""
+    return percent(value) if as_percent else number(value)
 
 
-def _bar_axis(
-    across: Scale, ticks: Sequence[float], top: float, height: float, x_label: str, share: bool
+def value_axis(
+    across: Scale, ticks: Sequence[float], top: float, base: float, x_label: str, as_percent: bool
 ) -> str:
-    base = height - BOTTOM
+    """The axis of a chart in rows: lines from top to base at the ticks, their values and a name."""
     parts = []
     for tick in ticks:
         x = across(tick)
-        text = f"{100 * tick:g} %" if share else tick_text(tick)
+        text = f"{100 * tick:g} %" if as_percent else tick_text(tick)
         parts.append(f'<path class="grid" d="M{x} {top}V{base}"/>')
         parts.append(f'<text class="tick mid" x="{x}" y="{base + 14}">{text}</text>')
     middle = (across.start + across.end) / 2
-    parts.append(f'<text class="name mid" x="{middle}" y="{height - 4}">{esc(x_label)}</text>')
+    parts.append(f'<text class="name mid" x="{middle}" y="{base + 30}">{esc(x_label)}</text>')
     return "".join(parts)
 
 
@@ -313,7 +311,7 @@ def _bar(bar: Bar, across: Scale, y: float, row: float, share: bool) -> str:
     x, middle = across(value), y + row / 2
     colour = bar.colour % N_COLOURS
     name = bar.label if len(bar.label) <= 18 else bar.label[:17] + "…"
-    text = f"{bar.label}: {_bar_value(bar, share)} {bar.note}".strip()
+    text = f"{bar.label}: {value_text(bar.value, share)} {bar.note}".strip()
     thick = 0.6 * row
     parts = [
         f'<text class="tick end" x="102" y="{middle + 4}">{esc(name)}</text>',
@@ -325,7 +323,7 @@ def _bar(bar: Bar, across: Scale, y: float, row: float, share: bool) -> str:
         a, b = across(bar.low), across(bar.high)
         d = f"M{a} {middle}H{b}M{a} {middle - 4}v8M{b} {middle - 4}v8"
         parts.append(f'<path class="whisker plain" d="{d}"/>')
-    shown = f"{_bar_value(bar, share)} {bar.note}".strip()
+    shown = f"{value_text(bar.value, share)} {bar.note}".strip()
     parts.append(f'<text class="tick" x="{WIDTH - 82}" y="{middle + 4}">{esc(shown)}</text>')
     return "".join(parts)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from feedback_app.ui import charts
-from feedback_app.ui.charts import Scale, is_real, nice_ticks, tick_text
+from feedback_app.ui.charts import Scale, is_real, nice_ticks, value_text
 from feedback_app.ui.text import DASH, Html, esc, number
 
 NAMES, VALUES, TOP, BOTTOM, ROW = 100, 92, 14, 36, 24
@@ -59,49 +59,28 @@ def dot_chart(
     ticks = nice_ticks(min(real), max(real))
     height = TOP + ROW * len(drawn) + BOTTOM
     across = Scale(ticks[0], ticks[-1], NAMES + 8, WIDTH - VALUES)
-    parts = [_axis(across, ticks, height, x_label, as_percent)]
+    parts = [charts.value_axis(across, ticks, TOP, height - BOTTOM, x_label, as_percent)]
     if reference:
         x = across(reference[0])
         parts.append(f'<path class="reference" d="M{x} {TOP - 2}V{height - BOTTOM}"/>')
         parts.append(f'<text class="tick mid" x="{x}" y="{TOP - 5}">{esc(reference[1])}</text>')
     parts += [_row(dot, across, TOP + i * ROW, as_percent) for i, dot in enumerate(drawn)]
-    told = "; ".join(f"{dot.label} {_value(dot, as_percent)}" for dot in drawn)
+    told = "; ".join(f"{dot.label} {value_text(dot.value, as_percent)}" for dot in drawn)
     legend = charts.legend(enumerate(names)) if names else ""
     return charts.figure(title, "".join(parts), height, legend, f"{title}: {told}", WIDTH, about)
-
-
-def _value(dot: Dot, as_percent: bool) -> str:
-    if dot.value is None:
-        return DASH
-    return f"{100 * dot.value:.0f} %" if as_percent else number(dot.value)
-
-
-def _axis(
-    across: Scale, ticks: Sequence[float], height: float, x_label: str, as_percent: bool
-) -> str:
-    base = height - BOTTOM
-    parts = []
-    for tick in ticks:
-        x = across(tick)
-        text = f"{100 * tick:g} %" if as_percent else tick_text(tick)
-        parts.append(f'<path class="grid" d="M{x} {TOP}V{base}"/>')
-        parts.append(f'<text class="tick mid" x="{x}" y="{base + 14}">{text}</text>')
-    middle = (across.start + across.end) / 2
-    parts.append(f'<text class="name mid" x="{middle}" y="{height - 5}">{esc(x_label)}</text>')
-    return "".join(parts)
 
 
 def _row(dot: Dot, across: Scale, y: float, as_percent: bool) -> str:
     middle = y + ROW / 2 - (4 if dot.second is not None else 0)
     name = dot.label if len(dot.label) <= 18 else dot.label[:17] + "…"
     parts = [f'<text class="tick end" x="{NAMES}" y="{middle + 4}">{esc(name)}</text>']
-    told = f"{dot.label}: {_value(dot, as_percent)}"
+    told = f"{dot.label}: {value_text(dot.value, as_percent)}"
     if is_real(dot.low) and is_real(dot.high):
         low, high = float(dot.low or 0), float(dot.high or 0)
         a, b = across(low), across(high)
         parts.append(f'<path class="whisker s0" d="M{a} {middle}H{b}M{a} {middle - 4}v8'
                      f'M{b} {middle - 4}v8"/>')  # fmt: skip
-        told += f" ({_number(low, as_percent)} to {_number(high, as_percent)})"
+        told += f" ({value_text(low, as_percent)} to {value_text(high, as_percent)})"
     if dot.second is not None and is_real(dot.second):
         x = across(dot.second)
         parts.append(
@@ -112,15 +91,11 @@ def _row(dot: Dot, across: Scale, y: float, as_percent: bool) -> str:
         f'<circle class="{kind}" cx="{across(float(dot.value or 0))}" cy="{middle}" r="4">'
         f"<title>{esc(f'{told} {dot.note}'.strip())}</title></circle>"
     )
-    shown = f"{_value(dot, as_percent)} {dot.note}".strip()
+    shown = f"{value_text(dot.value, as_percent)} {dot.note}".strip()
     parts.append(
         f'<text class="tick" x="{WIDTH - VALUES + 10}" y="{middle + 4}">{esc(shown)}</text>'
     )
     return "".join(parts)
-
-
-def _number(value: float, as_percent: bool) -> str:
-    return f"{100 * value:.0f} %" if as_percent else number(value)
 
 
 def matrix(
