@@ -16,7 +16,7 @@ from datetime import datetime
 
 from feedback_app.database import Row, utc_now
 from feedback_app.errors import ConflictError, InvalidError
-from feedback_app.operations_base import Base, plain
+from feedback_app.operations_base import Base, plain, policy_settings
 from feedback_app.readings import results_of
 from rlhf_core.errors import ConfigError
 from rlhf_core.manner import Manner, manner_of
@@ -66,9 +66,9 @@ class DryRunOperations(Base):
             how = asdict(Manner(noise, tie_margin, lapse, skip, side_bias, both_bad))
         except ConfigError as error:
             raise InvalidError(str(error)) from error
-        policy = self._policy_settings("ppo", total_steps, 0.8, 0.2, "cpu", seed, None, False)
+        policy = policy_settings(self.store, "ppo", total_steps, 0.8, 0.2, "cpu", seed, None, False)
         active, reward = self.store.active_policy(), self.store.active_reward_model()
-        assert active is not None  # `_policy_settings` has asked
+        assert active is not None  # `policy_settings` has asked
         name = self._next_dry_run()
         plan = {
             "judge": judge, "rounds": rounds, "votes": votes, **how,

@@ -11,10 +11,9 @@ from feedback_app import processes
 from feedback_app.database import Row
 from feedback_app.errors import ConflictError, InvalidError
 from feedback_app.jobs import read_status
-from feedback_app.operations_base import Base, plain
+from feedback_app.operations_base import Base, plain, policy_settings
 from feedback_app.readings import metrics_of, results_of
 
-ALGORITHMS = ("ppo", "dpo")
 SHIPPED = Path(rlhf_core.__file__).parent / "models/reward_model_v8_long/reward_model_final.pt"
 MAX_COUNT = 2000
 ASKED_LATELY_S = 30.0
@@ -96,9 +95,9 @@ class TrainingOperations(Base):
         on_votes: bool = False,
     ) -> Row:
         """A new policy, proposed and evaluated when it is done."""
-        settings = self._policy_settings(
-            algorithm, total_steps, learned_weight, dense_weight, device, seed, reward_model,
-            on_votes,
+        settings = policy_settings(
+            self.store, algorithm, total_steps, learned_weight, dense_weight, device, seed,
+            reward_model, on_votes,
         )  # fmt: skip
         train = {"kind": "train-policy", "settings": settings}
         return {"run_id": self._chain([train, *self._examined()])}
@@ -120,9 +119,10 @@ class TrainingOperations(Base):
         reward_model is taken as what the round's own retraining makes.
         """
         self._need_votes(include_simulated)
-        policy = self._policy_settings(
-            algorithm, total_steps, learned_weight, dense_weight, device, seed, None, on_votes
-        )
+        policy = policy_settings(
+            self.store, algorithm, total_steps, learned_weight, dense_weight, device, seed,
+            None, on_votes,
+        )  # fmt: skip
         reward = {"include_simulated": include_simulated, "seed": seed}
         steps = [
             {"kind": "train-reward", "settings": reward},
@@ -276,37 +276,3 @@ class TrainingOperations(Base):
         totals = self.store.vote_totals()
         if totals["votes_total" if include_simulated else "votes_human"] == 0:
             raise ConflictError("there are no votes to learn from yet; listen to some pairs first")
-
-    def _policy_settings(
-        self,
-        algorithm: str,
-        total_steps: int,
-        learned_weight: float,
-        dense_weight: float,
-        device: str,
-        seed: int,
-        reward_model: str | None,
-        on_votes: bool,
-    ) -> Row:
-        if algorithm not in ALGORITHMS:
-            raise InvalidError(f"algorithm {algorithm!r} is not one of {', '.join(ALGORITHMS)}")
-        if not 1 <= total_steps <= 10**9:
-            raise InvalidError(f"total_steps is {total_steps}; it must be 1 to 1,000,000,000")
-        if learned_weight < 0 or dense_weight < 0 or learned_weight + dense_weight == 0:
-            raise InvalidError("the weights must be 0 or more, and not both 0")
-        if on_votes and algorithm != "dpo":
-            raise InvalidError("only DPO trains on votes; choose it, or turn `on votes` off")
-        if self.store.active_policy() is None:
-            raise ConflictError("there is no policy yet; add songs first, it is then made")
-        if reward_model is not None:
-            self.store.reward_model(reward_model)
-        return {
-            "algorithm": algorithm,
-            "total_steps": total_steps,
-            "learned_weight": learned_weight,
-            "dense_weight": dense_weight,
-            "device": device,
-            "seed": seed,
-            "reward_model": reward_model,
-            "on_votes": on_votes,
-        }
