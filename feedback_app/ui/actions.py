@@ -7,6 +7,8 @@ component; its `submit` event carries {"act", "of"} of the button, for a handler
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any
 
 import gradio as gr
@@ -35,6 +37,30 @@ def shown_mark(elem_id: str) -> gr.Textbox:
     gave them, and the mark must go with the one that is seen.
     """
     return gr.Textbox("", visible="hidden", elem_id=elem_id, container=False)
+
+
+def marked(body: Html, mark: str) -> Html:
+    """A panel's HTML with the mark of the state that it shows, for `seen_js` to read.
+
+    Every sending differs from the one before, so that one of the same state is drawn again.
+    """
+    marks = f'data-shown="{esc(mark)}" data-sent="{time.monotonic_ns()}"'
+    return Html(f'<div {marks} style="display: contents">{body}</div>')
+
+
+def seen_js(panels: tuple[str, ...], place: int) -> str:
+    """For an event's `js`: puts the mark that all these panels show in place of an input.
+
+    panels: elem_ids of HTML made by `marked`. Where they differ, or one shows nothing yet, the mark
+    is empty, and the handler answers with everything: what answers in an unlucky order have mixed
+    does not stay mixed.
+    """
+    return f"""(...values) => {{
+      const marks = {json.dumps(panels)}.map(
+        id => document.querySelector(`#${{id}} [data-shown]`)?.dataset.shown ?? "");
+      values[{place}] = marks.every(mark => mark === marks[0]) ? marks[0] : "";
+      return values;
+    }}"""
 
 
 def button(act: str, of: object, label: str, *, kind: str = "plain", why: str = "") -> Html:

@@ -52,9 +52,9 @@ def build(operations: Any, settings: Any = None) -> gr.Blocks:
 
         page.load(guard(overview), None, [header], show_progress="hidden")
         first = built[0][1]
-        page.load(first.handler, None, first.outputs, show_progress="hidden")
+        page.load(first.handler, first.inputs, first.outputs, show_progress="hidden")
         for tab, loader in built:
-            tab.select(loader.handler, None, loader.outputs, show_progress="hidden")
+            tab.select(loader.handler, loader.inputs, loader.outputs, show_progress="hidden")
             tab.select(guard(overview), None, [header], show_progress="hidden")
     built_page: gr.Blocks = page
     return built_page

@@ -21,6 +21,7 @@ AUTO = "the active version"
 RUNS = 20  # in the picker
 WAIT = "wait"
 UNSEEN = "?"  # nothing has been polled yet
+MARKED = ("run-queue", "run-status", "run-curves")
 
 
 class Settings(NamedTuple):
@@ -39,7 +40,7 @@ class Settings(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """The components that show the picked run."""
+    """The components that show the picked run; `seen` carries to a poll what the page shows."""
 
     queue: gr.HTML
     picker: gr.Dropdown
@@ -71,12 +72,11 @@ def build(operations: Any, guard: Guard) -> Loader:
     said = gr.HTML(elem_id="train-message")
     watch = _watch_panel()
 
-    def load() -> dict[Any, Any]:
-        return (
-            _show(operations, watch, None, "") | _choices(operations, settings, versus) | {said: ""}
-        )
+    def load(run_id: str | None) -> dict[Any, Any]:
+        shown = _show(operations, watch, run_id, "")
+        return shown | _choices(operations, settings, versus) | {said: ""}
 
-    outputs = [*watch, settings.reward_model, versus, said]
+    outputs = [*_shown_by(watch), settings.reward_model, versus, said]
     _wire_starts(
         operations,
         guard,
@@ -87,7 +87,7 @@ def build(operations: Any, guard: Guard) -> Loader:
         (count, versus),
     )
     _wire_watch(operations, guard, settings, watch, said, versus)
-    return Loader(guard(load), outputs)
+    return Loader(guard(load), outputs, [watch.picker])
 
 
 def _reward_card() -> tuple[gr.Button, gr.Checkbox, gr.Number]:
@@ -186,6 +186,11 @@ def _watch_panel() -> Watch:
     return Watch(queue, picker, status, cancel, resume, command, curves, log, seen)
 
 
+def _shown_by(watch: Watch) -> list[Any]:
+    """What handlers set: all of it but `seen`, which the browser sets."""
+    return list(watch[:-1])
+
+
 def _show(
     operations: Any, watch: Watch, run_id: str | None, seen: str, *, polled: bool = False
 ) -> dict[Any, Any]:
@@ -206,21 +211,21 @@ def _show(
     state = view["state"] if view else ""
     choices = [(runs.run_label(run), run["run_id"]) for run in listed]
     keep = polled and picked == run_id
+    metrics = (view.get("metrics") or []) if view else []
     return {
-        watch.queue: runs.queue(waiting, picked),
+        watch.queue: actions.marked(runs.queue(waiting, picked), digest),
         watch.picker: gr.Dropdown(choices=choices)
         if keep
         else gr.Dropdown(choices=choices, value=picked),
-        watch.status: runs.status(view),
+        watch.status: actions.marked(runs.status(view), digest),
         watch.cancel: gr.Button(
             "Take out of the queue" if state == "queued" else "Cancel",
             interactive=state in ("queued", "running"),
         ),
         watch.resume: gr.Button(interactive=state in ("failed", "cancelled")),
         watch.command: (view["command"] or "# decided when its turn comes") if view else "",
-        watch.curves: runs.curves(view.get("metrics") or []) if view else "",
+        watch.curves: actions.marked(runs.curves(metrics), digest),
         watch.log: runs.log(view.get("log_tail")) if view else "",
-        watch.seen: digest,
     }
 
 
@@ -243,7 +248,7 @@ def _wire_starts(
     pair_inputs: tuple[Any, ...],
 ) -> None:
     """The four buttons that start something."""
-    outputs = [*watch, said]
+    outputs = [*_shown_by(watch), said]
     policy_inputs = list(settings[2:])
 
     def started(answer: dict[str, Any], words: str) -> dict[Any, Any]:
@@ -313,6 +318,7 @@ def _wire_watch(
     """Looking on once a second, picking a run, cancel and resume."""
     timer = gr.Timer(1)
     before = gr.State(UNSEEN)
+    shown = _shown_by(watch)
 
     def poll(run_id: str | None, seen: str, ended: str) -> dict[Any, Any]:
         over = [run["run_id"] for run in operations.list_runs(RUNS) if run["state"] in runs.ENDED]
@@ -363,11 +369,12 @@ def _wire_watch(
     timer.tick(
         guard(poll),
         [watch.picker, watch.seen, before],
-        [*watch, before, settings.reward_model, versus],
+        [*shown, before, settings.reward_model, versus],
         queue=False,
         show_progress="hidden",
+        js=actions.seen_js(MARKED, place=1),
     )
-    watch.picker.input(guard(pick), [watch.picker], [*watch], show_progress="hidden")
-    watch.queue.submit(guard.event(act), [watch.picker], [*watch, said], show_progress="hidden")
-    watch.cancel.click(guard(cancel), [watch.picker], [*watch, said], show_progress="hidden")
-    watch.resume.click(guard(resume), [watch.picker], [*watch, said], show_progress="hidden")
+    watch.picker.input(guard(pick), [watch.picker], shown, show_progress="hidden")
+    watch.queue.submit(guard.event(act), [watch.picker], [*shown, said], show_progress="hidden")
+    watch.cancel.click(guard(cancel), [watch.picker], [*shown, said], show_progress="hidden")
+    watch.resume.click(guard(resume), [watch.picker], [*shown, said], show_progress="hidden")
