@@ -10,9 +10,10 @@ unseen songs, and measures with the judge's true order on *other* unseen songs: 
 the first policy, against the parent, and against the best heuristic preset.
 
 Of a round's 150 votes the last 24 are on cross pairs: what the proposed policy and its parent made
-of the same passage. They settle what the gate calls doubtful (a proposal that most of them prefer
-is taken), as an annotator does whom the app shows both versions, and later rounds learn from them:
-they are what a reward hears of the edits that it was exploited by.
+of the same passage. They settle the gate's verdict (`gate.settle`: taken with a probability of
+90 % of being better, the gate's own evidence and the votes' together), as an annotator does whom
+the app shows both versions, and later rounds learn from them: they are what a reward hears of the
+edits that it was exploited by.
 
 Every finished round is a file OUT/<cell>/round_N.json beside its policy; a second start goes on
 where the first stopped. OUT/results.json, OUT/table.md, OUT/winrates.png and
@@ -45,7 +46,7 @@ from rlhf_core.policy.agent import Agent, load_policy, save_policy
 from rlhf_core.policy.candidates import Maker, plan_pools
 from rlhf_core.policy.comparison import Edits, edits_by, edits_of_agent, win_rate
 from rlhf_core.policy.dpo import DPOConfig
-from rlhf_core.policy.gate import integration_of, judging_reward
+from rlhf_core.policy.gate import gate_trunk, integration_of, judging_reward, settle
 from rlhf_core.policy.imitation import imitate
 from rlhf_core.policy.ppo import PPOConfig
 from rlhf_core.policy.rewards import Item, LearnedRewards
@@ -74,12 +75,12 @@ class Settings:
 
     votes: int = 150
     rounds: int = 3
-    steps: int = 61_440
+    steps: int = 102_400
     learned: str = "lower-bound"
     lcb: float = 1.0
     kl_target: float = PPOConfig.kl_target
     lr: float = PPOConfig.lr
-    minibatch: int = 8
+    minibatch: int = PPOConfig.minibatch_episodes
     beta: float = DPOConfig.beta
 
     def marks(self) -> str:
@@ -169,16 +170,17 @@ class Cell:
         with self._timed("gate"):
             verdict = self._gate(agent, parent, rows)
         save_policy(self.folder / f"policy_{number}.pt", agent)
-        cross, balance = self._cross_votes(agent, parent, rng, number)
-        decision = verdict["verdict"]["decision"]
+        cross, wins, losses = self._cross_votes(agent, parent, rng, number)
+        settled = settle(verdict["verdict"], wins, losses)
         return {
             "votes": rows[len(before) :] + cross,
             "seconds": self.seconds,
             "path": path,
             **verdict,
             **self._measure(agent, parent),
-            "cross_balance": balance,
-            "taken": decision == "accept" or (decision == "doubtful" and balance > 0),
+            "cross": [wins, losses],
+            "settled": settled,
+            "taken": settled["decision"] == "accept",
         }
 
     @contextmanager
@@ -207,20 +209,21 @@ class Cell:
 
     def _cross_votes(
         self, agent: Agent, parent: Agent, rng: np.random.Generator, number: int
-    ) -> tuple[list[dict[str, Any]], int]:
-        """Votes on pairs of both versions; by how many more the new one is preferred."""
+    ) -> tuple[list[dict[str, Any]], int, int]:
+        """Votes on pairs of both versions, and how many are for the new one and for the old."""
         items = [self._any_item(rng) for _ in range(CROSS)]
         batch = PassageBatch.from_passages(items)
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
         new, old = (collect(each, batch, noise).actions.numpy() for each in (agent, parent))
-        rows, balance = [], 0
+        rows, found = [], [0, 0]
         for index, item in enumerate(items):
             pair = np.stack([new[index], old[index]])[:, : item[1].n_beats]
             swap = bool(rng.random() < 0.5)
             row = self._vote(f"{number}-x{index}", "cross", item, pair[::-1] if swap else pair, rng)
-            balance += {"a": 1, "b": -1}.get(row["choice"], 0) * (-1 if swap else 1)
+            if row["choice"] in ("a", "b"):
+                found[(row["choice"] == "b") != swap] += 1
             rows.append(row)
-        return rows, balance
+        return rows, found[0], found[1]
 
     def _any_item(self, rng: np.random.Generator) -> Item:
         return self.setup.train[int(rng.integers(len(self.setup.train)))]
@@ -364,7 +367,7 @@ def prepare(args: argparse.Namespace) -> Setup:
         pick([item for item in unseen if item[0].song_id not in gate], JUDGE_PASSAGES, 0),
         load_policy(path),
         bootstrap,
-        load_reward(args.gate_trunk) if args.gate_trunk else bootstrap,
+        load_reward(args.gate_trunk or gate_trunk()),
     )
 
 
@@ -377,7 +380,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--algorithm", nargs="+", default=["ppo"], choices=ALGORITHMS)
     parser.add_argument("--reward_model", type=Path, help="bootstrap (default: looked up)")
-    parser.add_argument("--gate_trunk", type=Path, help="bootstrap of another seed, for the gate")
+    parser.add_argument("--gate_trunk", type=Path, help="the gate's bootstrap (the package's)")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     args = parser.parse_args()

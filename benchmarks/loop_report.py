@@ -41,7 +41,7 @@ def summary(cells: Cells) -> str:
     """A table in Markdown, one line a cell, and the bars of DESIGN section 12 per algorithm."""
     lines = [
         "| judge-algorithm-seed | votes right | beats first, by round | beats parent, by round "
-        "| beats best preset, by round | gate, by round | KL | CPU s a round |",
+        "| beats best preset, by round | gate, cross votes, by round | KL | CPU s a round |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *(_line(name, rounds) for name, rounds in cells.items()),
     ]
@@ -58,7 +58,9 @@ def _line(name: str, rounds: Rounds) -> str:
 
     right = np.mean([vote["right"] for row in rounds for vote in row["votes"]])
     verdicts = " / ".join(
-        row["verdict"]["decision"] + (", taken" if row["taken"] else ", left") for row in rounds
+        f"{row['verdict']['decision']}, {row['cross'][0]}:{row['cross'][1]}, "
+        + ("taken" if row["taken"] else "left")
+        for row in rounds
     )
     drift = " / ".join(f"{row['kl_to_parent']:.2f}" for row in rounds)
     seconds = median(sum(row["seconds"].values()) for row in rounds)
@@ -79,7 +81,10 @@ def _bars(name: str, cells: Sequence[Rounds]) -> str:
         )
     accepted = [[row for row in r if row["verdict"]["decision"] == "accept"] for r in cells]
     taken = [[row for row in rounds if row["taken"]] for rounds in cells]
-    for said, kept in (("accepted by the gate alone", accepted), ("taken", taken)):
+    for said, kept in (
+        ("accepted by the gate alone", accepted),
+        ("accepted with the cross votes, so taken", taken),
+    ):
         rows = [row for rounds in kept for row in rounds]
         worse = sum(row["parent"]["high"] < 0.5 for row in rows)
         lines.append(

@@ -98,3 +98,22 @@ def test_verdicts(changes: dict[str, Any], decision: str, word: str) -> None:
     verdict = gate.verdict(results(**changes))
     assert verdict["decision"] == decision
     assert any(word in reason for reason in verdict["reasons"])
+
+
+@pytest.mark.parametrize(("wins", "losses", "before"), [(15, 7, 0.45), (8, 16, 0.95), (0, 0, 0.7)])
+def test_votes_settle_a_verdict_by_bayes_rule(wins: int, losses: int, before: float) -> None:
+    """Against a sum over a fine grid of the unknown share of votes for the proposal."""
+    judged = gate.verdict(results(rate=(0.5, 0.4, 0.6, before)))
+    share = (np.arange(20_000) + 0.5) / 20_000
+    likelihood = share**wins * (1 - share) ** losses
+    weight = np.where(share > 0.5, before, 1 - before) * likelihood
+    settled = gate.settle(judged, wins, losses)
+    assert settled["better"] == pytest.approx(weight[share > 0.5].sum() / weight.sum(), abs=1e-4)
+
+
+def test_where_the_gate_saw_odd_signs_votes_alone_settle() -> None:
+    odd = gate.verdict(results(rate=(0.7, 0.6, 0.8, 0.97), policy={"diversity": 0.0}))
+    assert gate.settle(odd, 14, 9)["decision"] == "doubtful"
+    assert gate.settle(odd, 17, 6)["decision"] == "accept"
+    assert gate.settle(odd, 5, 17)["decision"] == "reject"
+    assert gate.settle(gate.verdict(results()), 14, 9)["decision"] == "accept"
