@@ -174,9 +174,7 @@ def write_training_reward(
         learned, withheld = parts_of(votes, options.withheld_share)
     except DataError as error:
         return {"checkpoint": None, "why_not": str(error)}
-    fit_checkpoint(learned, states, bootstrap, lineage_of(votes=learned), seed=options.seed).save(
-        path
-    )
+    fit_checkpoint(learned, states, bootstrap, lineage_of(votes=learned)).save(path)
     return {
         "checkpoint": str(path),
         "votes": len(withheld),

@@ -28,12 +28,11 @@ from rlhf_core.errors import CheckpointError
 from rlhf_core.policy.comparison import Score
 from rlhf_core.policy.rewards import taste_weights
 from rlhf_core.reward.checkpoint import RewardCheckpoint
-from rlhf_core.reward.dataset import Vote, check_songs
+from rlhf_core.reward.dataset import Vote
 from rlhf_core.reward.learned_reward_integration import (
     LearnedRewardConfig,
     LearnedRewardIntegration,
 )
-from rlhf_core.reward.measured import edits_of, embed_plainly
 from rlhf_core.reward.training import fit_checkpoint
 from rlhf_core.types import AudioState
 
@@ -63,11 +62,9 @@ def gate_trunk() -> Path:
 def judging_reward(
     withheld: Sequence[Vote], states: Mapping[str, AudioState], trunk: RewardCheckpoint, seed: int
 ) -> LearnedRewardIntegration:
-    """A reward that has seen the withheld votes alone. Raises DataError for a missing song."""
+    """A reward that has seen the withheld votes alone."""
     made_from = lineage(seed=seed, settings={"withheld_votes": len(withheld)})
-    check_songs(withheld, states)
-    phi = embed_plainly(trunk.model, edits_of(withheld), states)
-    return integration_of(fit_checkpoint(withheld, phi, trunk, made_from))
+    return integration_of(fit_checkpoint(withheld, states, trunk, made_from))
 
 
 def integration_of(checkpoint: RewardCheckpoint, device: str = "cpu") -> LearnedRewardIntegration:

@@ -37,6 +37,11 @@ class Measured:
     attributes: dict[EditKey, DoubleArray]  # (K,) hand-made ones, `edit_attributes`
 
 
+def edits_of(votes: Sequence[Vote]) -> list[EditKey]:
+    """Both edits of every vote."""
+    return [edit for vote in votes for edit in (vote.edit_a, vote.edit_b)]
+
+
 def embed_in_chunks(
     model: LearnedRewardModel, edits: Sequence[EditKey], states: States, seed: int
 ) -> Measured:

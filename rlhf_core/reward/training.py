@@ -24,6 +24,7 @@ from rlhf_core.reward.finetuning import Tuning, fine_tune, reference_inputs
 from rlhf_core.reward.measured import (
     States,
     as_numbers,
+    edits_of,
     embed_in_chunks,
     embed_plainly,
     pool_plainly,
@@ -67,7 +68,7 @@ def fit_reward(
             "this reward model's trunk was fine-tuned on votes: built upon, they would count "
             "twice. Name the bootstrap that it was made from."
         )
-    edits = [edit for vote in votes for edit in (vote.edit_a, vote.edit_b)]
+    edits = edits_of(votes)
     report("embed", {"n_edits": len(set(edits))})
     measured = embed_in_chunks(bootstrap.model, edits, states, seed)
     theirs = None
@@ -95,16 +96,13 @@ def fit_checkpoint(
     states: States,
     bootstrap: RewardCheckpoint,
     lineage: dict[str, Any],
-    *,
-    seed: int = 0,
 ) -> RewardCheckpoint:
     """The head fitted to votes on the bootstrap's own trunk, without a report on songs left out.
 
     Raises DataError when a vote's song is missing.
     """
     check_songs(votes, states)
-    edits = [edit for vote in votes for edit in (vote.edit_a, vote.edit_b)]
-    phi = embed_plainly(bootstrap.model, edits, states)
+    phi = embed_plainly(bootstrap.model, edits_of(votes), states)
     posterior = fit_head(as_numbers(votes, phi), bootstrap.prior)
     return _with_head(bootstrap, posterior, {"n_votes": len(votes)}, lineage)
 
