@@ -25,18 +25,21 @@ import orjson
 
 PEOPLE, SONGS, VERSIONS = 50, 60, 10
 BAR_S = 1.0
-# Three different people a pair; every tenth pair is a repeat for the first of them.
-WHO = "'person' || ((v // 3 + (CASE WHEN v % 30 = 1 THEN 0 ELSE v % 3 END) * 17) % ?)"
+# Different people for the votes of a pair; now and then the second is a repeat for the first.
+WHO = (
+    "'person' || ((v // {each} + (CASE WHEN v % 30 = 1 THEN 0 ELSE v % {each} END) * {apart}) % ?)"
+)
 CHOICE = (
     "['a', 'b', 'tie', 'both_bad', 'skip', 'a', 'b', 'a', 'b', 'a'][(1 + hash(v, 1) % 10)::BIGINT]"
 )
 
 
-def fill(services: Any, votes: int, people: int = PEOPLE) -> None:
-    """`votes` rows: three people a pair, 5 % undone, 4 % repeats, 4 % gold, a tenth simulated."""
+def fill(services: Any, votes: int, people: int = PEOPLE, each: int = 3) -> None:
+    """`votes` rows, `each` a pair: 5 % undone, 3 % repeats, 4 % gold, a tenth simulated."""
     from feedback_app.database import utc_now
 
-    pairs = max(votes // 3, 1)
+    pairs = max(votes // each, 1)
+    who = WHO.format(each=each, apart=people // each + (each == 3))
     now = utc_now()
     edl = orjson.dumps(example_edl()).decode()
     statements: list[tuple[str, list[Any]]] = [
@@ -61,13 +64,14 @@ def fill(services: Any, votes: int, people: int = PEOPLE) -> None:
          " FROM range(?) AS t(i)", [SONGS, edl, now, pairs]),
         ("INSERT INTO assignments (assignment_id, pair_id, annotator, b_first, first_side,"
          " media_left, media_right, media_original, state, leased_until, created_at, repeat_of)"
-         f" SELECT 'a' || v, 'p' || (v // 3), {WHO},"
-         " hash(v) % 2 = 0, 'left', '', '', '', 'done', ?, ?, NULL FROM range(?) AS t(v)",
+         f" SELECT 'a' || v, 'p' || (v // {each}), {who},"
+         " hash(v) % 2 = 0, 'left', '', '', '', 'done', ?, ?,"
+         " CASE WHEN v % 30 = 1 THEN 'a' || (v - 1) END FROM range(?) AS t(v)",
          [people, now, now, votes]),
         ("INSERT INTO votes (vote_id, assignment_id, pair_id, annotator, kind, choice, strength,"
          " tags, comment, listened, response_ms, flags, repeat, simulated, source, created_at)"
-         " SELECT gen_random_uuid(), 'a' || v, 'p' || (v // 3),"
-         f" {WHO}, 'vote', {CHOICE},"
+         f" SELECT gen_random_uuid(), 'a' || v, 'p' || (v // {each}),"
+         f" {who}, 'vote', {CHOICE},"
          " NULL, CASE WHEN v % 7 = 0 THEN '[\"good flow\"]' ELSE '[]' END,"
          " CASE WHEN v % 11 = 0 THEN 'the join is <b>rough</b>' ELSE '' END,"
          " '{\"left_s\": 9.0, \"right_s\": 8.0, \"first_side\": \"left\"}', 3000 + hash(v) % 9000,"

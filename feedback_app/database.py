@@ -10,7 +10,9 @@ the whole group back and runs its writes again one by one, so that only the faul
 
 Writes of one kind that come in great numbers (votes) are given to a `Batch` instead: it gets all
 that wait at once, so that many votes are one INSERT. What a batch keeps in memory beside the
-database learns of roll-backs (`on_rollback`) and of other writes (`foreign`, a count).
+database learns of roll-backs (`on_rollback`) and of other writes (`foreign`, a count). Where the
+database is shared (`shared_database`), batches of several apps let each other know what they did
+(`tell`, `take_news`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import itertools
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -37,6 +39,8 @@ T = TypeVar("T")
 Row = dict[str, Any]
 Batch = Callable[[Any, list[Any]], list[Any]]
 """(cursor, items) -> an outcome per item; an AppError among them refuses that item."""
+News = tuple[str, list[Any]]
+"""What happened, and to what."""
 GROUP = 64
 MEGABYTE = 1024 * 1024
 
@@ -70,9 +74,9 @@ def _refused_by_disk(error: BaseException) -> bool:
     )
 
 
-def fetch(cursor: Any, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+def fetch(cursor: Any, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
     """All rows of a query as dictionaries."""
-    cursor.execute(sql, list(parameters))
+    cursor.execute(sql, parameters if isinstance(parameters, Mapping) else list(parameters))
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
@@ -98,7 +102,7 @@ class Database:
         self._generation, self._lost = 0, False
         self._cursors: WeakSet[Any] = WeakSet()
         self.foreign = 0  # writes so far that were not a batch's; read it on the writer thread
-        self.others = 0  # times that another process wrote in between; on the writer thread
+        self.others = 0  # times that what other apps wrote is not known in detail; likewise
         self.on_rollback: list[Callable[[], None]] = []
         self._local = threading.local()
         self._queue: queue.Queue[_Write | None] = queue.Queue()
@@ -157,6 +161,13 @@ class Database:
         future: Future[T] = self._put(_Write(work, alone=True))
         return future.result()
 
+    def tell(self, name: str, values: Sequence[Any]) -> None:
+        """Let other apps know what a batch did; on the writer thread, within its transaction."""
+
+    def take_news(self) -> list[News]:
+        """What batches of other apps did since the last call; on the writer thread."""
+        return []
+
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Run one statement as a write of its own."""
         self.write(lambda cursor: cursor.execute(sql, list(parameters)) and None)
@@ -199,6 +210,7 @@ class Database:
             cursor = self.cursor()
             self._begin(cursor)
             outcomes = self._outcomes(cursor, group)
+            self._before_commit(cursor)
             cursor.execute("COMMIT")
             self._committed()
         except BaseException as error:  # noqa: BLE001 - the writer must go on; the caller gets it
@@ -227,6 +239,9 @@ class Database:
 
     def _begin(self, cursor: Any) -> None:
         cursor.execute("BEGIN")
+
+    def _before_commit(self, cursor: Any) -> None:
+        """All of a group is written; nobody was answered yet."""
 
     def _committed(self) -> None:
         """A transaction of `_begin` is in the database."""

@@ -1,9 +1,10 @@
 """What is to be voted on and by whom, kept in memory beside the database.
 
 Only the writer thread touches it, inside its transactions, so two annotators can never be given
-the same place of a pair. It is read from the database once, follows every assignment and vote
-from then on, and is read again where something else wrote pairs or votes (an ingested run, an
-import) or a transaction was rolled back.
+the same place of a pair. Pairs and what is open are read from the database once, a person when they
+first ask (`person`). From then on it follows every assignment and vote, those of other apps on a
+shared database as well (`journal`). It is read again where something else wrote assignments or
+votes (an import) or a transaction was rolled back; of new pairs only those are read.
 
 Which pair comes next: pairs that others have begun come first (a pair half-voted is worth little).
 Among pairs begun by equally many a die with set shares says how the pair is chosen:
@@ -23,46 +24,21 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from feedback_app.database import Row
-from feedback_app.scheduling import (
-    LOOK_BACK,
-    SITTING_PAUSE,
-    Plan,
-    required_seconds,
-    to_side_choice,
-)
+from feedback_app.person import Person, meet
+from feedback_app.scheduling import Plan, required_seconds
 from feedback_app.settings import Settings
 from feedback_app.shelves import Bag, Entry, Shelves
 from feedback_app.store import Store
 from feedback_app.store_ranking import RANKED_POOLS
 
 ROWS_KEPT = 2000
-RECENT = 2 * LOOK_BACK
-
-
-@dataclass
-class Person:
-    """One annotator's assignments, and figures of the votes."""
-
-    open: dict[str, Row] = field(default_factory=dict)
-    expired: dict[str, Row] = field(default_factory=dict)
-    heard: dict[str, Row] = field(default_factory=dict)  # pair_id -> assignment voted on, in order
-    repeated: set[str] = field(default_factory=set)  # pair_ids
-    since: datetime | None = None  # when this sitting's first vote came
-    last: datetime | None = None
-    sitting: int = 0
-    total: int = 0
-    recent: dict[str, tuple[str, bool]] = field(default_factory=dict)  # of the last votes, by id
-
-    def remember(self, vote_id: str, choice: str, too_fast: bool) -> None:
-        """One more vote, its choice in terms of sides."""
-        self.recent[vote_id] = (choice, too_fast)
-        while len(self.recent) > RECENT:
-            del self.recent[next(iter(self.recent))]
+# What changes the picture; other apps are told of it by these names.
+EVENTS: Final = ("settle", "remember", "take_back", "count", "unhear", "await_vote", "lose")
 
 
 class Pool:
@@ -88,10 +64,14 @@ class Pool:
 
     def refresh(self, cursor: Any) -> None:
         """Catch up with what others wrote since the last call."""
-        foreign, others = self.store.database.foreign, self.store.database.others
-        if others != self._others:
-            self._fingerprint, self._others = None, others
-        if foreign == self._foreign:
+        database = self.store.database
+        news = database.take_news()
+        if database.others != self._others:
+            self._fingerprint, self._others = None, database.others
+        if self._fingerprint is not None:
+            for name, values in news:
+                self._happen(name, values)
+        if database.foreign == self._foreign:
             return
         found = self.store.pool_fingerprint(cursor)
         known = self._fingerprint
@@ -99,78 +79,83 @@ class Pool:
             self._read_assignments(cursor)
             self._read_pairs(cursor)
         elif found[:3] != known[:3]:
-            self._read_pairs(cursor)
-        self._fingerprint, self._foreign = found, foreign
+            only_more = found[1:3] == known[1:3]
+            if not (only_more and self._read_new_pairs(cursor, found[0] - known[0])):
+                self._read_pairs(cursor)
+        self._fingerprint, self._foreign = found, database.foreign
 
     def _read_assignments(self, cursor: Any) -> None:
         self.people: dict[str, Person] = {}
-        self.taken: dict[str, set[str]] = {}
-        self.rows: dict[str, Row] = {}
+        self.places = self.store.places_taken(cursor)  # pair_id -> places that people have
+        self.pending: dict[str, Row] = {}  # open or abandoned, by id
+        self.done: dict[str, Row] = {}  # the last that were voted on, by id
         self.early_undos = self.store.early_undos(cursor)
-        skipped = self.store.skipped(cursor)
-        for row in self.store.done_assignments(cursor):
-            person = self.person(row["annotator"])
-            if row["repeat_of"] is not None:
-                person.repeated.add(row["pair_id"])
-                continue
-            self.taken.setdefault(row["pair_id"], set()).add(row["annotator"])
-            if row["assignment_id"] not in skipped:
-                person.heard[row["pair_id"]] = row
         for row in self.store.pending_assignments(cursor):
             person = self.person(row["annotator"])
             kind = person.open if row["state"] == "open" else person.expired
-            kind[row["assignment_id"]] = self.rows[row["assignment_id"]] = row
-            if row["repeat_of"] is not None:
-                person.repeated.add(row["pair_id"])
-            elif row["state"] == "open":
-                self.taken.setdefault(row["pair_id"], set()).add(row["annotator"])
-        for name, since, last, sitting, total in self.store.vote_counts(cursor, SITTING_PAUSE):
-            person = self.person(name)
-            person.since, person.last = since, last
-            person.sitting, person.total = sitting, total
-        for row in self.store.recent_votes(cursor, RECENT):
-            choice = to_side_choice(row["choice"], row["b_first"])
-            self.person(row["annotator"]).remember(row["vote_id"], choice, row["too_fast"])
+            kind[row["assignment_id"]] = self.pending[row["assignment_id"]] = row
 
     def _read_pairs(self, cursor: Any) -> None:
         self.pairs: dict[str, Entry] = {}
         self.gold = Bag()
         self.batches: dict[str, int] = {}  # in the order in which they were made
         self.shelves = Shelves(self.batches)
-        share, cap = self.settings.required_region_share, self.settings.required_cap_s
-        for row in self.store.pairs_to_give(cursor):
-            required = [
-                required_seconds(json.loads(row[name]), share, cap)
-                for name in ("regions_a", "regions_b")
-            ]
-            ranked = row["pool"] in RANKED_POOLS and self.settings.assign_score > 0
+        self._newest = datetime.min
+        self._take_in(self.store.pairs_to_give(cursor, self._newest))
+
+    def _read_new_pairs(self, cursor: Any, count: int) -> bool:
+        """Take in pairs made after those that are known; False where those are not all new ones."""
+        rows = [
+            row
+            for row in self.store.pairs_to_give(cursor, self._newest)
+            if row[0] not in self.pairs
+        ]
+        if len(rows) != count:
+            return False
+        self._take_in(rows)
+        return True
+
+    def _take_in(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        with_ranks = self.settings.assign_score > 0
+        for pair_id, batch, pool, regions_a, regions_b, information, place, made in rows:
+            ranked = with_ranks and pool in RANKED_POOLS
             entry = Entry(
-                row["pair_id"], row["batch"], row["pool"], (required[0], required[1]),
-                row["place"] if ranked else None, row["information"],
-            )  # fmt: skip
-            self.batches[entry.batch] = len(self.pairs)
-            self.pairs[entry.pair_id] = entry
+                pair_id, batch, pool, (regions_a, regions_b), place if ranked else None, information
+            )
+            self.batches[batch] = len(self.pairs)
+            self.pairs[pair_id] = entry
+            self._newest = made
             if entry.gold:
-                self.gold.add(entry.pair_id)
+                self.gold.add(pair_id)
             else:
-                self._shelve(entry.pair_id)
+                self._shelve(pair_id)
+
+    def meet(self, cursor: Any, names: Collection[str]) -> None:
+        """Make these people known before anything is decided about them."""
+        strangers = {name for name in names if not self.person(name).is_known}
+        if strangers:
+            meet(self.store, cursor, self.people, strangers)
 
     def person(self, name: str) -> Person:
         return self.people.setdefault(name, Person())
 
     def row(self, cursor: Any, assignment_id: str) -> Row | None:
         """An assignment by its id."""
-        row = self.rows.get(assignment_id) or self.store.assignment(cursor, assignment_id)
-        if row is not None:
-            self._keep(row)
+        row = self.pending.get(assignment_id) or self.done.get(assignment_id)
+        if row is None:
+            row = self.store.assignment(cursor, assignment_id)
+            if row is not None:
+                self._keep(row)
         return row
 
     def _keep(self, row: Row) -> None:
-        if len(self.rows) >= ROWS_KEPT:
-            for key in [key for key, old in self.rows.items() if old["state"] == "done"]:
-                if key not in self.changed and key not in self.added:
-                    del self.rows[key]
-        self.rows[row["assignment_id"]] = row
+        """Of rows that are done only the last are kept; a batch has far fewer."""
+        key = row["assignment_id"]
+        self.pending.pop(key, None)
+        self.done.pop(key, None)
+        (self.done if row["state"] == "done" else self.pending)[key] = row
+        while len(self.done) > ROWS_KEPT:
+            del self.done[next(iter(self.done))]
 
     # -- giving -----------------------------------------------------------------------------------
 
@@ -188,16 +173,23 @@ class Pool:
             if repeat is not None:
                 return repeat
         entry = self.pairs[found[0]]
-        return Plan(entry.pair_id, *entry.required, found[1], entry.information)
+        return Plan(entry.pair_id, *self._required(entry), found[1], entry.information)
+
+    def _required(self, entry: Entry) -> tuple[float, float]:
+        """Seconds to be heard of edit a and edit b."""
+        share, cap = self.settings.required_region_share, self.settings.required_cap_s
+        a, b = (required_seconds(json.loads(text), share, cap) for text in entry.regions)
+        return a, b
 
     def _free_pair(self, annotator: str) -> tuple[str, str] | None:
         """A pair with a free place for this annotator, and why it is the one."""
+        taken = self.person(annotator).taken
         for level in self.shelves.levels():
             for reason in self._reasons():
                 if reason == "score":
-                    found = self.shelves.best(level, annotator, self.taken)
+                    found = self.shelves.best(level, taken)
                 else:
-                    found = self.shelves.drawn(level, reason, annotator, self.taken, self.rng)
+                    found = self.shelves.drawn(level, reason, taken, self.rng)
                 if found is not None:
                     return found, reason
         return None
@@ -214,96 +206,127 @@ class Pool:
         return (first, *rest)
 
     def _gold_pair(self, annotator: str) -> str | None:
-        left = [one for one in self.gold if annotator not in self.taken.get(one, ())]
+        taken = self.person(annotator).taken
+        left = [one for one in self.gold if one not in taken]
         return self.rng.choice(left) if left else None
 
     def _repeat(self, annotator: str) -> Plan | None:
         person = self.person(annotator)
-        old = list(person.heard.values())[: -self.settings.repeat_gap]
         left = [
-            row
-            for row in old
-            if row["pair_id"] in self.pairs
-            and row["pair_id"] not in person.repeated
-            and not self.pairs[row["pair_id"]].gold
+            pair
+            for pair in list(person.heard)[: -self.settings.repeat_gap]
+            if pair in self.pairs and pair not in person.repeated and not self.pairs[pair].gold
         ]
         if not left:
             return None
-        first = self.rng.choice(left)
-        pair = self.pairs[first["pair_id"]]
+        pair = self.pairs[self.rng.choice(left)]
+        first, b_first = person.heard[pair.pair_id]
         return Plan(
-            pair.pair_id, *pair.required, "repeat", pair.information,
-            first["assignment_id"], not first["b_first"],
-        )  # fmt: skip
+            pair.pair_id, *self._required(pair), "repeat", pair.information, first, not b_first
+        )
 
     def may_reopen(self, row: Row) -> bool:
         """Whether a pair that ran out can be given to the same person again."""
         pair = row["pair_id"]
         if row["repeat_of"] is not None or pair not in self.pairs:
             return False
-        taken = self.taken.get(pair, set())
-        if row["annotator"] in taken:
+        if pair in self.person(row["annotator"]).taken:
             return False
-        return self.pairs[pair].gold or len(taken) < self.settings.votes_per_pair
+        return self.pairs[pair].gold or self.places.get(pair, 0) < self.settings.votes_per_pair
 
     # -- following --------------------------------------------------------------------------------
 
+    def tell(self, name: str, *values: Any) -> None:
+        """Something happened (EVENTS): take it in here, and let other apps know."""
+        self._happen(name, values)
+        self.store.database.tell(name, values)
+
+    def _happen(self, name: str, values: Sequence[Any]) -> None:
+        assert name in EVENTS
+        getattr(self, f"_{name}")(*values)
+
     def add(self, row: Row) -> None:
         """Take in a new open assignment."""
-        assert self._fingerprint is not None
-        *rest, assignments, imported = self._fingerprint
-        self._fingerprint = (*rest, assignments + 1, imported)
         self.added[row["assignment_id"]] = row
-        self._keep(row)
-        self._settle(row, "open")
+        self.tell("settle", row, "")
 
     def set_state(self, row: Row, state: str, leased_until: datetime | None = None) -> None:
         """Open, done or abandoned: in memory now, in the database with `changed`."""
+        was = row["state"]
+        row["state"] = state
         if leased_until is not None:
             row["leased_until"] = leased_until
         if row["assignment_id"] not in self.added:
             self.changed[row["assignment_id"]] = row
-        self._keep(row)
-        self._settle(row, state)
+        self.tell("settle", row, was)
 
-    def _settle(self, row: Row, state: str) -> None:
+    def _settle(self, row: Row, was: str) -> None:
+        """An assignment is in the state that its row says, and was in another ("": it is new)."""
+        assert self._fingerprint is not None
         key, pair, person = row["assignment_id"], row["pair_id"], self.person(row["annotator"])
-        row["state"] = state
+        self._keep(row)
+        if not was:
+            *rest, assignments, imported = self._fingerprint
+            self._fingerprint = (*rest, assignments + 1, imported)
         person.open.pop(key, None)
         person.expired.pop(key, None)
-        if state == "open":
-            person.open[key] = row
-        elif state == "abandoned":
-            person.expired[key] = row
-        held = state != "abandoned"
+        if row["state"] != "done":
+            (person.open if row["state"] == "open" else person.expired)[key] = row
+        held = row["state"] != "abandoned"
         if row["repeat_of"] is not None:
             (person.repeated.add if held else person.repeated.discard)(pair)
             return
-        if state == "done":
-            person.heard[pair] = row
-        elif person.heard.get(pair, row)["assignment_id"] == key:
-            person.heard.pop(pair, None)
-        self._unshelve(pair)
-        if held:
-            self.taken.setdefault(pair, set()).add(row["annotator"])
+        if row["state"] == "done":
+            person.hear(pair, key, row["b_first"])
         else:
-            self.taken.get(pair, set()).discard(row["annotator"])
-        self._shelve(pair)
+            person.unhear(pair, key)
+        had = pair in person.taken if person.is_known else was in ("open", "done")
+        if held != had:
+            self._unshelve(pair)
+            self.places[pair] = self.places.get(pair, 0) + (1 if held else -1)
+            (person.taken.add if held else person.taken.discard)(pair)
+            self._shelve(pair)
+
+    def _remember(self, annotator: str, vote_id: str, choice: str, too_fast: bool) -> None:
+        self.person(annotator).remember(vote_id, choice, too_fast)
+
+    def _take_back(self, annotator: str, vote_id: str) -> None:
+        self.person(annotator).recent.pop(vote_id, None)
+
+    def _count(self, annotator: str, by: int, created_at: datetime, now: datetime) -> None:
+        self.person(annotator).end_sitting(now)
+        self.person(annotator).count(by, created_at)
+
+    def _unhear(self, annotator: str, pair_id: str, assignment_id: str) -> None:
+        self.person(annotator).unhear(pair_id, assignment_id)
+
+    def _await_vote(self, annotator: str, vote_id: str, waits: bool) -> None:
+        """An undo waits for its vote, or the vote has come."""
+        change = self.early_undos.add if waits else self.early_undos.discard
+        change((annotator, vote_id))
+
+    def _lose(self, pair: str, retired: int | None) -> None:
+        assert self._fingerprint is not None
+        self._unshelve(pair)
+        self.gold.discard(pair)
+        self.pairs.pop(pair, None)
+        pairs, _, *rest = self._fingerprint
+        self._fingerprint = (pairs, retired, *rest)
 
     def _unshelve(self, pair: str) -> None:
         if (entry := self.pairs.get(pair)) is not None:
-            self.shelves.take(entry, len(self.taken.get(pair, ())))
+            self.shelves.take(entry, self.places.get(pair, 0))
 
     def _shelve(self, pair: str) -> None:
-        entry, level = self.pairs.get(pair), len(self.taken.get(pair, ()))
+        entry, level = self.pairs.get(pair), self.places.get(pair, 0)
         if entry is not None and not entry.gold and level < self.settings.votes_per_pair:
             self.shelves.put(entry, level)
 
-    def drop(self, pair: str) -> bool:
-        """Give a pair to nobody any more; False where it is not given anyway."""
-        self._unshelve(pair)
-        self.gold.discard(pair)
-        return self.pairs.pop(pair, None) is not None
+    def drop(self, cursor: Any, pair: str) -> None:
+        """Give a pair to nobody any more; its votes stay."""
+        if pair in self.pairs:
+            self.store.retire_pair(cursor, pair)
+            self.tell("lose", pair, self.store.retired_fingerprint(cursor))
 
     def expire(self, now: datetime) -> None:
         """Leases that ran out go back to the pool.

@@ -49,14 +49,14 @@ class Bag:
 class Entry:
     """A pair that may be given.
 
-    required: seconds to be heard of edit a and edit b. place: in the newest ranking, 0 is best;
+    regions: where edit a and edit b differ, as JSON text. place: in the newest ranking, 0 is best;
     None where the pair is given by chance. information: nats that its vote was expected to tell.
     """
 
     pair_id: str
     batch: str
     pool: str
-    required: tuple[float, float]
+    regions: tuple[str, str]
     place: int | None = None
     information: float | None = None
 
@@ -103,30 +103,25 @@ class Shelves:
         """Levels that have pairs, most places taken first."""
         return sorted({key[0] for key in self._bags} | set(self._ranking), reverse=True)
 
-    def best(self, level: int, annotator: str, taken: Mapping[str, Collection[str]]) -> str | None:
-        """The best ranked pair of a level that this annotator has not taken."""
+    def best(self, level: int, taken: Collection[str]) -> str | None:
+        """The best ranked pair of a level that is not among those `taken`."""
         for _, pair in self._ranking.get(level, ()):
-            if annotator not in taken.get(pair, ()):
+            if pair not in taken:
                 return pair
         return None
 
     def drawn(
-        self,
-        level: int,
-        kind: str,
-        annotator: str,
-        taken: Mapping[str, Collection[str]],
-        rng: random.Random,
+        self, level: int, kind: str, taken: Collection[str], rng: random.Random
     ) -> str | None:
-        """A pair of a kind by chance, of the newest batch that has one for this annotator."""
+        """A pair of a kind by chance, not among those `taken`, of the newest batch that has one."""
         keys = [key for key in self._bags if key[:2] == (level, kind)]
         for key in sorted(keys, key=lambda key: -self._batches[key[2]]):
             bag = self._bags[key]
             for _ in range(DRAWS):
                 pair = bag.draw(rng)
-                if annotator not in taken.get(pair, ()):
+                if pair not in taken:
                     return pair
-            left = [one for one in bag if annotator not in taken.get(one, ())]
+            left = [one for one in bag if one not in taken]
             if left:
                 return rng.choice(left)
         return None

@@ -32,26 +32,34 @@ class VoteRows:
         )
         return tuple(cursor.fetchone())
 
-    def pairs_to_give(self, cursor: Any) -> list[Row]:
-        """pair_id, batch, pool, regions_a, regions_b (JSON text), oldest first.
+    def retired_fingerprint(self, cursor: Any) -> int | None:
+        """The second entry of `pool_fingerprint` by itself."""
+        cursor.execute("SELECT bit_xor(hash(pair_id)) FROM pairs WHERE retired")
+        (found,) = cursor.fetchone()
+        return None if found is None else int(found)
+
+    def pairs_to_give(self, cursor: Any, since: datetime) -> list[tuple[Any, ...]]:
+        """(pair_id, batch, pool, regions_a, regions_b, information, place, created_at), oldest
+        first; the regions as JSON text.
 
         information, place: of the newest ranking; null where none has looked at the pair.
         """
-        return fetch(
-            cursor,
-            """SELECT p.pair_id, coalesce(p.run_id, '') AS batch, p.pool, p.regions_a, p.regions_b,
-                s.information, s.place
+        cursor.execute(
+            """SELECT p.pair_id, coalesce(p.run_id, ''), p.pool, p.regions_a, p.regions_b,
+                s.information, s.place, p.created_at
             FROM pairs AS p LEFT JOIN pair_scores AS s USING (pair_id)
-            WHERE NOT p.retired ORDER BY p.created_at, p.pair_id""",
+            WHERE NOT p.retired AND p.created_at >= ? ORDER BY p.created_at, p.pair_id""",
+            [since],
         )
+        return list(cursor.fetchall())
 
-    def done_assignments(self, cursor: Any) -> list[Row]:
-        """What was voted on, in short, in the order in which it was given."""
-        return fetch(
-            cursor,
-            "SELECT assignment_id, pair_id, annotator, b_first, repeat_of FROM assignments"
-            " WHERE state = 'done' ORDER BY created_at, assignment_id",
+    def places_taken(self, cursor: Any) -> dict[str, int]:
+        """How many people have a place of each pair; pairs of which nobody has are left out."""
+        cursor.execute(
+            "SELECT pair_id, count(DISTINCT annotator) FROM assignments"
+            " WHERE state <> 'abandoned' AND repeat_of IS NULL GROUP BY pair_id"
         )
+        return dict(cursor.fetchall())
 
     def pending_assignments(self, cursor: Any) -> list[Row]:
         """Whole rows of what is open or was abandoned and not voted on since, oldest first."""
@@ -60,28 +68,63 @@ class VoteRows:
             "SELECT * FROM assignments WHERE state <> 'done' ORDER BY created_at, assignment_id",
         )
 
-    def skipped(self, cursor: Any) -> set[str]:
-        """Assignments whose vote was "can't judge"."""
-        cursor.execute("SELECT assignment_id FROM current_votes WHERE choice = 'skip'")
-        return {row[0] for row in cursor.fetchall()}
+    # -- what `person` keeps in memory, of the annotators named ---------------------------------
 
-    def recent_votes(self, cursor: Any, each: int) -> list[Row]:
-        """The last votes of every annotator, oldest first, without undone ones.
+    def taken_by(self, cursor: Any, names: Sequence[str]) -> list[tuple[str, list[str]]]:
+        """(annotator, pairs of which they have a place)"""
+        cursor.execute(
+            "SELECT annotator, list(pair_id) FROM assignments WHERE list_contains(?, annotator)"
+            " AND state <> 'abandoned' AND repeat_of IS NULL GROUP BY annotator",
+            [list(names)],
+        )
+        return list(cursor.fetchall())
+
+    def repeated_by(self, cursor: Any, names: Sequence[str]) -> list[tuple[str, list[str]]]:
+        """(annotator, pairs that they were given a second time)"""
+        cursor.execute(
+            "SELECT annotator, list(DISTINCT pair_id) FROM assignments"
+            " WHERE list_contains(?, annotator) AND repeat_of IS NOT NULL GROUP BY annotator",
+            [list(names)],
+        )
+        return list(cursor.fetchall())
+
+    def heard_by(
+        self, cursor: Any, names: Sequence[str], each: int
+    ) -> list[tuple[str, str, str, bool]]:
+        """(annotator, pair_id, assignment_id, b_first) of the last pairs that each voted on, in
+        the order in which they were given. Not those of which they said "can't judge"."""
+        cursor.execute(
+            """SELECT annotator, pair_id, assignment_id, b_first FROM assignments AS a
+            WHERE list_contains($names, annotator) AND state = 'done' AND repeat_of IS NULL
+            AND NOT EXISTS (
+                SELECT 1 FROM current_votes AS v WHERE v.assignment_id = a.assignment_id
+                AND list_contains($names, v.annotator) AND v.choice = 'skip')
+            QUALIFY row_number() OVER (
+                PARTITION BY annotator ORDER BY created_at DESC, assignment_id DESC) <= $each
+            ORDER BY created_at, assignment_id""",
+            {"names": list(names), "each": each},
+        )
+        return list(cursor.fetchall())
+
+    def recent_votes(self, cursor: Any, names: Sequence[str], each: int) -> list[Row]:
+        """The last votes of each, oldest first, without undone ones.
 
         annotator, vote_id, choice, b_first, too_fast.
         """
         return fetch(
             cursor,
             """SELECT v.annotator, v.vote_id::VARCHAR AS vote_id, v.choice, a.b_first,
-                coalesce(list_contains(from_json(v.flags, '["VARCHAR"]'), 'too_fast'), false)
-                    AS too_fast
-            FROM votes AS v JOIN assignments AS a USING (assignment_id)
-            WHERE v.kind = 'vote' AND v.source = 'app' AND NOT EXISTS (
-                SELECT 1 FROM votes AS u WHERE u.annotator = v.annotator AND u.kind = 'undo'
-                AND u.undoes = v.vote_id)
-            QUALIFY row_number() OVER (PARTITION BY v.annotator ORDER BY v.seq DESC) <= ?
+                coalesce(contains(v.flags::VARCHAR, '"too_fast"'), false) AS too_fast
+            FROM (
+                SELECT * FROM votes AS v
+                WHERE v.kind = 'vote' AND v.source = 'app' AND list_contains($names, v.annotator)
+                AND NOT EXISTS (
+                    SELECT 1 FROM votes AS u WHERE u.annotator = v.annotator AND u.kind = 'undo'
+                    AND u.undoes = v.vote_id)
+                QUALIFY row_number() OVER (PARTITION BY v.annotator ORDER BY v.seq DESC) <= $each
+            ) AS v JOIN assignments AS a USING (assignment_id)
             ORDER BY v.seq""",
-            [each],
+            {"names": list(names), "each": each},
         )
 
     def early_undos(self, cursor: Any) -> set[tuple[str, str]]:
@@ -93,7 +136,7 @@ class VoteRows:
         return set(cursor.fetchall())
 
     def vote_counts(
-        self, cursor: Any, pause: timedelta
+        self, cursor: Any, names: Sequence[str], pause: timedelta
     ) -> list[tuple[str, datetime | None, datetime, int, int]]:
         """(annotator, first and last vote of the latest sitting, votes in it, votes in all).
 
@@ -103,7 +146,8 @@ class VoteRows:
         cursor.execute(
             """WITH live AS (
                 SELECT annotator, created_at FROM votes AS v
-                WHERE kind = 'vote' AND NOT simulated AND NOT EXISTS (
+                WHERE kind = 'vote' AND NOT simulated AND list_contains($names, annotator)
+                AND NOT EXISTS (
                     SELECT 1 FROM votes AS u WHERE u.annotator = v.annotator AND u.kind = 'undo'
                     AND u.undoes = v.vote_id)),
             begun AS (
@@ -115,7 +159,11 @@ class VoteRows:
             SELECT annotator, since, max(created_at),
                 count(*) FILTER (created_at >= since), count(*)
             FROM live LEFT JOIN begun USING (annotator) GROUP BY annotator, since""",
-            {"earliest": utc_now() - timedelta(days=1), "pause": pause.total_seconds()},
+            {
+                "names": list(names),
+                "earliest": utc_now() - timedelta(days=1),
+                "pause": pause.total_seconds(),
+            },
         )
         return list(cursor.fetchall())
 

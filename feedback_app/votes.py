@@ -23,7 +23,6 @@ from feedback_app.database import Row, utc_now
 from feedback_app.errors import AppError, ConflictError, InvalidError, NotFoundError
 from feedback_app.pool import Pool
 from feedback_app.scheduling import (
-    SITTING_PAUSE,
     hint_on,
     new_assignment,
     notes_on,
@@ -187,6 +186,7 @@ class Desk:
     def work(self, cursor: Any, requests: Sequence[Request]) -> list[Any]:
         """Decide a batch and write it; an AppError among the outcomes refuses that request."""
         self.pool.refresh(cursor)
+        self.pool.meet(cursor, {one.annotator for one in requests if not isinstance(one, Withdraw)})
         self.now = utc_now()
         if time.monotonic() - self._expired_at > EXPIRY_CHECK_S:
             self.pool.expire(self.now)
@@ -262,18 +262,17 @@ class Desk:
 
     def _cast(self, row: Row, assignment: Row, form: VoteForm) -> str | None:
         """Take a new vote in; returns what the page should hint at."""
-        annotator = row["annotator"]
-        person = self.pool.person(annotator)
-        person.remember(row["vote_id"], form.choice, "too_fast" in row["flags"])
-        self._new[row["vote_id"]] = row
-        if (annotator, row["vote_id"]) in self.pool.early_undos:
-            self.pool.early_undos.discard((annotator, row["vote_id"]))
+        annotator, vote_id, tell = row["annotator"], row["vote_id"], self.pool.tell
+        tell("remember", annotator, vote_id, form.choice, "too_fast" in row["flags"])
+        self._new[vote_id] = row
+        if (annotator, vote_id) in self.pool.early_undos:
+            tell("await_vote", annotator, vote_id, False)
             return None
-        self._count(annotator, 1, row["created_at"])
+        tell("count", annotator, 1, row["created_at"], self.now)
         self.pool.set_state(assignment, "done")
         if form.choice == "skip":
-            person.heard.pop(assignment["pair_id"], None)
-        return hint_on(row["flags"], list(person.recent.values()))
+            tell("unhear", annotator, assignment["pair_id"], assignment["assignment_id"])
+        return hint_on(row["flags"], list(self.pool.person(annotator).recent.values()))
 
     def _vote_row(self, request: Vote, assignment: Row) -> Row:
         """The row of a vote. Raises InvalidError where too little was heard to judge."""
@@ -330,10 +329,10 @@ class Desk:
             again = self._is_undone(cursor, annotator, undoes)
             self._new[request.vote_id] = self._undo_row(request, target)
             if target is None:
-                self.pool.early_undos.add((annotator, undoes))
+                self.pool.tell("await_vote", annotator, undoes, True)
             elif not again:
-                self._count(annotator, -1, target["created_at"])
-                self.pool.person(annotator).recent.pop(undoes, None)
+                self.pool.tell("count", annotator, -1, target["created_at"], self.now)
+                self.pool.tell("take_back", annotator, undoes)
                 if assignment is not None:
                     self.pool.set_state(assignment, "open", self.now + self._lease)
         given = None if assignment is None else self._given(assignment)
@@ -359,8 +358,7 @@ class Desk:
             raise NotFoundError("this assignment does not exist")
         if row["state"] == "open":
             self.pool.set_state(row, "abandoned")
-        if self.pool.drop(row["pair_id"]):
-            self.store.retire_pair(cursor, row["pair_id"])
+        self.pool.drop(cursor, row["pair_id"])
 
     def _find(self, vote_id: str) -> Row | None:
         return self._new.get(vote_id) or self._known.get(vote_id)
@@ -373,20 +371,10 @@ class Desk:
 
     # -- progress ---------------------------------------------------------------------------------
 
-    def _count(self, annotator: str, by: int, created_at: Any) -> None:
-        self._progress(annotator)  # a sitting may have ended
-        person = self.pool.person(annotator)
-        person.total += by
-        if by > 0:
-            person.since, person.last = person.since or created_at, created_at
-        if person.since is not None and created_at >= person.since:
-            person.sitting += by
-
     def _progress(self, annotator: str) -> Row:
         """{done, done_total, goal}; done: in this sitting, which a pause of two hours ends."""
         person = self.pool.person(annotator)
-        if person.last is not None and self.now - person.last >= SITTING_PAUSE:
-            person.since, person.last, person.sitting = None, None, 0
+        person.end_sitting(self.now)
         return {
             "done": person.sitting,
             "done_total": person.total,

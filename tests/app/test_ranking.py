@@ -108,7 +108,7 @@ def test_each_random_pair_is_equally_likely_whatever_the_scores(tmp_path: Path) 
     rank(services, list(range(45)))
     pool = services.annotation._desk.pool
     services.annotation.next("warm").result()
-    counts = Counter(pool.shelves.drawn(0, "random", "nobody", {}, pool.rng) for _ in range(2000))
+    counts = Counter(pool.shelves.drawn(0, "random", set(), pool.rng) for _ in range(2000))
     left = [counts[f"pair{number:04d}"] for number in range(5)]
     held = services.store.database.row("SELECT pair_id FROM assignments")
     expected = 2000 / sum(one > 0 for one in left)
