@@ -16,7 +16,7 @@ the app shows both versions, and later rounds learn from them: they are what a r
 edits that it was exploited by.
 
 Every finished round is a file OUT/<cell>/round_N.json beside its policy; a second start goes on
-where the first stopped. OUT/results.json, OUT/table.md, OUT/winrates.png and
+where the first stopped (`--minutes` stops it between two rounds). OUT/results.json, OUT/table.md, OUT/winrates.png and
 OUT/overoptimisation.png sum up all cells that lie in OUT (`loop_report.py`).
 """
 
@@ -138,11 +138,14 @@ class Cell:
         gaps = edits.scores[:, :, None] - edits.scores[:, None, :]
         return noise_for(gaps)
 
-    def run(self) -> list[dict[str, Any]]:
-        done = []
+    def run(self, until: float = float("inf")) -> list[dict[str, Any]]:
+        """Its rounds, those done before included; none is begun after `until` (monotonic time)."""
+        done: list[dict[str, Any]] = []
         for number in range(self.settings.rounds):
             path = self.folder / f"round_{number}.json"
             if not path.is_file():
+                if time.monotonic() > until:
+                    return done
                 write_json(path, self._round(number, done))
             done.append(read_json(path))
             last = done[-1]
@@ -381,6 +384,7 @@ def main() -> None:
     parser.add_argument("--algorithm", nargs="+", default=["ppo"], choices=ALGORITHMS)
     parser.add_argument("--reward_model", type=Path, help="bootstrap (default: looked up)")
     parser.add_argument("--gate_trunk", type=Path, help="the gate's bootstrap (the package's)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no round later")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     args = parser.parse_args()
@@ -389,11 +393,12 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     names = list(JUDGES) if args.judges == ["all"] else args.judges
     settings = Settings(**{k: getattr(args, k) for k in asdict(Settings())})
+    until = time.monotonic() + 60 * args.minutes
     setup = prepare(args)
     for seed in range(args.seeds):
         for algorithm in args.algorithm:
             for name in names:
-                Cell(setup, JUDGES[name], seed, algorithm, settings, args.out).run()
+                Cell(setup, JUDGES[name], seed, algorithm, settings, args.out).run(until)
                 report(args.out)
     print(summary(report(args.out)))
 
