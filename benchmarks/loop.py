@@ -16,8 +16,8 @@ the app shows both versions, and later rounds learn from them: they are what a r
 edits that it was exploited by.
 
 Every finished round is a file OUT/<cell>/round_N.json beside its policy; a second start goes on
-where the first stopped (`--minutes` stops it between two rounds). OUT/results.json, OUT/table.md, OUT/winrates.png and
-OUT/overoptimisation.png sum up all cells that lie in OUT (`loop_report.py`).
+where the first stopped (`--minutes` stops it between two rounds). OUT/results.json, OUT/table.md,
+OUT/winrates.png and OUT/overoptimisation.png sum up all cells that lie in OUT (`loop_report.py`).
 """
 
 from __future__ import annotations
