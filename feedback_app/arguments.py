@@ -220,6 +220,10 @@ def _export(commands: Commands) -> None:
         "--agreement", type=float, metavar="SHARE",
         help="only pairs with two answers or more, this share of them the same",
     )  # fmt: skip
+    export.add_argument(
+        "--pseudonyms", action="store_true",
+        help="in place of annotators' names, the same ones in all exports of this workspace",
+    )  # fmt: skip
     export.add_argument("--audio", choices=AUDIO, help="the audio of the pairs beside it")
     export.add_argument(
         "--features", action="store_true",

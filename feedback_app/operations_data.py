@@ -37,6 +37,7 @@ class Wanted(TypedDict, total=False):
     agreement: float | None
     audio: str | None
     features: bool
+    pseudonyms: bool
 
 
 def query_of(format: str, include_simulated: bool, **wanted: Unpack[Wanted]) -> Query:

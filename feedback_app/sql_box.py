@@ -25,6 +25,7 @@ from typing import Any
 import duckdb
 
 from feedback_app.errors import InvalidError
+from feedback_app.exchange.formulas import harmless
 from rlhf_core.editing.actions import ACTION_NAMES
 from rlhf_core.files import atomic_path
 
@@ -175,6 +176,11 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def _cell(value: Any) -> str:
+    """A value in the CSV; text is not run as a formula by a spreadsheet."""
+    return harmless(value) if isinstance(value, str) else _text(value)
+
+
 def _short(value: Any) -> str | None:
     if value is None:
         return None
@@ -188,8 +194,8 @@ def _write_csv(path: Path, columns: list[str], rows: list[tuple[Any, ...]]) -> N
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_text(value) for value in row] for row in rows)
+        writer.writerow(harmless(name) for name in columns)
+        writer.writerows([_cell(value) for value in row] for row in rows)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import datetime
 from typing import Any
 
@@ -70,6 +71,22 @@ class AccountRows:
                 cursor.execute("DELETE FROM sessions WHERE name = ?", [name])
 
         self.database.write(work)
+
+    def secret(self, name: str) -> str:
+        """A secret of this database, made when it is first asked for; it never leaves."""
+        known = self.database.row("SELECT value FROM secrets WHERE name = ?", [name])
+        if known is not None:
+            return str(known["value"])
+        fresh = secrets.token_hex(32)
+
+        def work(cursor: Any) -> str:
+            cursor.execute(
+                "INSERT INTO secrets VALUES (?, ?) ON CONFLICT DO NOTHING", [name, fresh]
+            )
+            cursor.execute("SELECT value FROM secrets WHERE name = ?", [name])
+            return str(cursor.fetchone()[0])
+
+        return self.database.write(work)
 
     def add_session(self, token_hash: str, name: str, expires_at: datetime) -> None:
         now = utc_now()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from feedback_app.database import Database, Row, storage_error
+from feedback_app.exchange.pseudonyms import pseudonyms
 from feedback_app.exchange.query import Query
 from feedback_app.exchange.record import NAMES, PATHS
 from feedback_app.json_columns import decoded
@@ -86,6 +87,7 @@ TRAINED = """SELECT created_at FROM policies WHERE parent IS NOT NULL
 # The round of a vote: 1 until the first trained policy was there, 2 until the second, …
 ROUND = f"""(1 + (SELECT count(*) FROM ({TRAINED}) AS trained
     WHERE trained.created_at <= record.created_at))"""
+CALLED = "coalesce($called[list_position($people, annotator)], annotator) AS annotator"
 VOTERS = {"human": [False], "simulated": [True], "both": [False, True]}
 
 
@@ -93,6 +95,10 @@ class ExportRows:
     """Copies of the current votes."""
 
     database: Database
+
+    if TYPE_CHECKING:
+
+        def secret(self, name: str) -> str: ...
 
     def records(self, include_simulated: bool) -> list[Row]:
         """Every exported vote, in the order in which the votes came in."""
@@ -118,7 +124,22 @@ class ExportRows:
         With `limit`, only the first so many. `PATHS` are in it besides, for the audio.
         """
         where, values = self._filters(query)
-        return self._copy(path, ", ".join((*NAMES, *PATHS)), where, values, limit)
+        if not query.pseudonyms:
+            return self._copy(path, ", ".join((*NAMES, *PATHS)), where, values, limit)
+        called = self._pseudonyms()
+        values |= {"people": list(called), "called": list(called.values())}
+        columns = [CALLED if name == "annotator" else name for name in (*NAMES, *PATHS)]
+        return self._copy(path, ", ".join(columns), where, values, limit)
+
+    def _pseudonyms(self) -> dict[str, str]:
+        """By name, of everybody who may be a person: programs that vote keep their names."""
+        rows = self.database.rows(
+            """SELECT name, password IS NOT NULL AS has_account FROM annotators
+            WHERE password IS NOT NULL
+                OR name IN (SELECT annotator FROM votes WHERE NOT simulated)"""
+        )
+        secret = self.secret("pseudonyms")
+        return pseudonyms(secret, ((row["name"], row["has_account"]) for row in rows))
 
     def count_record(self, query: Query) -> int:
         """How many votes a query asks for."""

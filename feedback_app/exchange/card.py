@@ -15,7 +15,9 @@ from rlhf_core.editing.actions import ACTION_NAMES
 
 FORMS = {
     "parquet": "the full record as Parquet",
-    "csv": "the full record as CSV; lists and JSON as JSON text, empty for null",
+    "csv": "the full record as CSV; lists and JSON as JSON text, empty for null; text that begins "
+    "with = + - @, tab or a line's end stands behind an apostrophe, so that no spreadsheet runs it "
+    "as a formula (an import takes one apostrophe away again)",
     "jsonl": "the full record as JSON lines",
     "trl": "TRL's preference form with an explicit prompt, as JSON lines; decisive votes only",
     "arena": "Chatbot Arena's battles, as JSON lines; votes between different versions only, "
@@ -73,6 +75,7 @@ def card(
             f"- form: {FORMS[query.form]}",
             f"- file: `{data_name}`, {counts.rows} rows, SHA-256 `{digest}`",
             f"- filters: {'; '.join(query.filters())}",
+            f"- annotators: {_names(query)}",
             "- one row per current vote: votes that were taken back, and those of annotators "
             "with weight 0, are not in it",
             *([f"- {missing} attached files were not there any more"] if missing else []),
@@ -110,6 +113,15 @@ def _marking(counts: Counts) -> str:
         f"(`simulated` is true in their rows), {rest} are by people. Simulated votes say nothing "
         "about what people prefer."
     )
+
+
+def _names(query: Query) -> str:
+    if query.pseudonyms:
+        return (
+            "**pseudonyms**, the same person's in all exports of one workspace. Titles of songs "
+            "and comments stand as they were typed, and may name people"
+        )
+    return "**by the names of their accounts**; an export with pseudonyms leaves them out"
 
 
 def _counts(counts: Counts) -> list[str]:

@@ -32,6 +32,8 @@ class Query:
     of whose answers the most frequent has at least this share (can't judge, hidden repeats left
     out; other filters do not change it). audio: flac or wav, files beside and columns that name
     them. features: each song's beat features as npz (and as observations of `imitation`).
+    pseudonyms: in place of annotators' names (see `pseudonyms`).
+    pseudonyms: in place of annotators' names (see `pseudonyms`).
     """
 
     form: str = "parquet"
@@ -44,6 +46,7 @@ class Query:
     agreement: float | None = None
     audio: str | None = None
     features: bool = False
+    pseudonyms: bool = False
 
     def __post_init__(self) -> None:
         _one_of("format", (self.form,), tuple(SUFFIXES))
@@ -72,7 +75,9 @@ class Query:
         words = [who[self.voters]]
         for name in ("rounds", "versions", "annotators", "pools", "splits"):
             if values := getattr(self, name):
-                words.append(f"{name}: {', '.join(map(str, values))}")
+                hidden = self.pseudonyms and name == "annotators"
+                shown = f"{len(values)} chosen" if hidden else ", ".join(map(str, values))
+                words.append(f"{name}: {shown}")
         if self.agreement is not None:
             words.append(f"pairs whose voters agree to at least {self.agreement:.0%}")
         return words

@@ -23,11 +23,15 @@ import numpy as np
 from feedback_app.database import Row
 from feedback_app.errors import InvalidError, NotFoundError
 from feedback_app.exchange.dataset import DATA
+from feedback_app.exchange.forms import AUDIO_COLUMNS
+from feedback_app.exchange.formulas import as_typed
 from feedback_app.exchange.other_forms import from_arena, from_trl
+from feedback_app.exchange.record import COLUMNS
 
 Numbered = tuple[int, Row | str]
 ENDINGS = (".csv", ".jsonl", ".ndjson", ".json", ".parquet", ".npz")
 MAX_UNPACKED = 8 << 30
+TEXTS = {column.name for column in (*COLUMNS, *AUDIO_COLUMNS) if column.kind == "string"}
 NEEDED = {"pair_id", "annotator", "choice"}
 
 
@@ -114,9 +118,14 @@ def _csv_rows(name: str, file: Iterator[str]) -> Iterator[Numbered]:
     try:
         for row in reader:
             extra = None in row or None in row.values()
-            yield reader.line_num, "wrong number of columns" if extra else row
+            yield reader.line_num, "wrong number of columns" if extra else _typed(row)
     except csv.Error as error:
         yield reader.line_num, f"not CSV ({error})"
+
+
+def _typed(row: Row) -> Row:
+    """Text of a spreadsheet without the apostrophes that kept it from being a formula."""
+    return {name: as_typed(value) if name in TEXTS else value for name, value in row.items()}
 
 
 def _json_rows(file: Iterator[str]) -> Iterator[Numbered]:

@@ -1,7 +1,8 @@
 """Tables as files: Parquet, CSV and JSON lines of the same columns, always the same bytes.
 
-CSV: UTF-8, lists and JSON as compact JSON text, empty for null. JSON lines: one object a line,
-JSON columns as objects. Times are ISO text with microseconds and Z in both.
+CSV: UTF-8, lists and JSON as compact JSON text, empty for null, text that a spreadsheet would run
+as a formula behind an apostrophe (`formulas`). JSON lines: one object a line, JSON columns as
+objects. Times are ISO text with microseconds and Z in both.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback_app.database import Row
+from feedback_app.exchange.formulas import harmless
 from feedback_app.exchange.record import Column, arrow_schema
 
 ROW_GROUP = 10_000
@@ -63,6 +65,8 @@ def cell(column: Column, value: Any) -> str:
         return ""
     if column.nested:
         return compact(value)
+    if column.kind == "string":
+        return harmless(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     return moment(value) if isinstance(value, datetime) else str(value)

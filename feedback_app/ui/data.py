@@ -41,6 +41,7 @@ class Wanted(NamedTuple):
 
     form: gr.Dropdown
     voters: gr.Radio
+    pseudonyms: gr.Checkbox
     rounds: gr.Dropdown
     versions: gr.Dropdown
     annotators: gr.Dropdown
@@ -106,6 +107,10 @@ def _inputs() -> Wanted:
         list(VOTERS), value="human", label="Votes of", elem_id="export-voters",
         info="Simulated votes are marked in every row and on the card.",
     )  # fmt: skip
+    pseudonyms = gr.Checkbox(
+        False, label="Pseudonyms in place of annotators' names", elem_id="export-pseudonyms",
+        info="Before you publish. The same person's in all exports of this workspace.",
+    )  # fmt: skip
     several: dict[str, Any] = {"multiselect": True, "value": []}
     with gr.Accordion("Only some of them", open=False, elem_id="export-filters"):
         with gr.Row():
@@ -127,13 +132,15 @@ def _inputs() -> Wanted:
             info="For imitation: as part of the observations.",
         )  # fmt: skip
     return Wanted(
-        form, voters, rounds, versions, annotators, pools, splits, agreement, audio, features
-    )
+        form, voters, pseudonyms, rounds, versions, annotators, pools, splits, agreement, audio,
+        features,
+    )  # fmt: skip
 
 
 def arguments(
     form: str,
     voters: str,
+    pseudonyms: bool,
     rounds: list[int],
     versions: list[str],
     annotators: list[str],
@@ -147,6 +154,7 @@ def arguments(
     given = {
         "include_simulated": voters == "both",
         "only_simulated": voters == "simulated",
+        "pseudonyms": bool(pseudonyms),
         "rounds": rounds,
         "versions": versions,
         "annotators": annotators,

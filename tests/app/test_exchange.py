@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import hmac
 import io
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -30,7 +34,8 @@ from feedback_app.exchange import SUFFIXES
 from feedback_app.services import Services, open_services
 
 PAIRS = 7
-text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+typed = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+text = typed | st.text("='+-@\t\r ＝x", max_size=5)
 listened = st.none() | st.fixed_dictionaries(
     {"first_side": st.sampled_from(["left", "right"]), "left_s": st.floats(0, 1e6)}
 )
@@ -104,7 +109,8 @@ def test_every_form_comes_back_from_another_workspace() -> None:
 
 VOTES = [
     Cast(0, "ann", "a", 2, "x, \"y\"\r\nz\u2028", ("good flow",), {"first_side": "right"}, True),
-    Cast(0, "bob", "a", 1), Cast(1, "ann", "b", 3), Cast(1, "bob", "a"), Cast(2, "ann", "tie"),
+    Cast(0, "bob", "a", 1), Cast(1, "ann", "b", 3, "=1+1", ("=tag",)),
+    Cast(1, "bob", "a", comment="'=1+1"), Cast(2, "ann", "tie"),
     Cast(3, "ann", "both_bad"), Cast(3, "bob", "both_bad"), Cast(4, "ann", "a", 3, "alone\rhere"),
     Cast(5, "ann", "skip"), Cast(5, "bob", "b", 1), Cast(0, "ann", "b", 1, repeat=True),
     Cast(6, "judge", "a", simulated=True), Cast(0, "judge", "b", simulated=True),
@@ -183,6 +189,54 @@ def test_the_table_means_what_the_card_says(filled: Services) -> None:
     marked = filled.operations.export("csv", include_simulated=True)
     card = (Path(marked["folder"]) / "README.md").read_text(encoding="utf-8")
     assert "**2 of these votes are simulated**" in card and "simulated_votes: 2" in card
+
+
+def test_no_cell_of_a_csv_is_a_formula(filled: Services, tmp_path: Path) -> None:
+    """Read by a library, not by us: text behind an apostrophe, numbers as they are."""
+    path = Path(filled.operations.export("csv")["path"])
+    with path.open(encoding="utf-8", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    risky = [c for c in cells if c[:1] in tuple("=+-@\t\r\n＝＋－＠")]
+    assert all(re.fullmatch(r"-[0-9.e-]+", cell) for cell in risky)
+    comments = pd.read_csv(path, keep_default_na=False)["comment"]
+    assert {"'=1+1", "''=1+1"} <= set(comments)
+    answer = filled.operations.sql("SELECT '=1+1' AS \"=x\", -2 AS n, comment FROM votes LIMIT 3")
+    with Path(answer["csv"]).open(encoding="utf-8", newline="") as file:
+        head, first, *_ = csv.reader(file)
+    assert head == ["'=x", "n", "comment"] and first[:2] == ["'=1+1", "-2"]
+    assert answer["rows"][0][0] == "=1+1"  # the page shows what is there
+    (tmp_path / "list.csv").write_text("pair_id,annotator,choice,comment\np2,eve,a,'=typed\n")
+    filled.operations.import_votes(str(tmp_path / "list.csv"))
+    assert "=typed" in set(rows(filled)["comment"])
+
+
+def test_pseudonyms_stand_for_people_in_every_form(filled: Services, tmp_path: Path) -> None:
+    """The same ones in every export of a workspace, kept on the way, others elsewhere."""
+    names = {"ann", "bob"}
+    wanted = {"pseudonyms": True, "annotators": ["ann", "bob", "judge"]}
+    for form in SUFFIXES:
+        folder = exported(filled, form, tmp_path / "out", **wanted).parent
+        for path in folder.iterdir():
+            content = path.read_bytes()
+            if path.suffix == ".npz":
+                content = str(np.load(path)["votes"]).encode()
+            assert not any(re.search(rf'["|, ]{n}["|, .]', str(content)) for n in names), path
+    known = rows(filled, include_simulated=True).set_index("vote_id")["annotator"]
+    hidden = rows(filled, include_simulated=True, pseudonyms=True).set_index("vote_id")["annotator"]
+    called = dict(zip(known, hidden[known.index], strict=True))
+    assert called["judge"] == "judge" and len(set(called.values())) == 3
+    assert re.fullmatch("annotator-[0-9a-f]{12}", called["ann"])
+    secret = filled.store.secret("pseudonyms").encode()
+    digest = hmac.new(secret, b"ann", hashlib.sha256).hexdigest()
+    assert called["ann"] == f"annotator-{digest[:12]}"
+    first = rows(filled, annotators=["bob"], pseudonyms=True)
+    assert set(first["annotator"]) == {called["bob"]}
+    made = exported(filled, "parquet", tmp_path / "out", pseudonyms=True)
+    with closing(fresh(tmp_path / "there")) as there:
+        there.operations.import_votes(str(made))
+        again = exported(there, "parquet", tmp_path / "back", pseudonyms=True)
+        assert again.read_bytes() == made.read_bytes()
+        assert there.store.secret("pseudonyms").encode() != secret
 
 
 def test_a_preview_shows_the_first_rows(filled: Services) -> None:
@@ -325,8 +379,6 @@ def test_files_that_are_no_exports_are_refused(services: Services, tmp_path: Pat
 def test_a_song_known_from_votes_is_added_with_its_file(filled: Services, tmp_path: Path) -> None:
     noise = np.random.default_rng(1).normal(0, 0.1, 8000)
     soundfile.write(tmp_path / "take.wav", noise, 8000)
-    import hashlib
-
     digest = hashlib.sha256((tmp_path / "take.wav").read_bytes()).hexdigest()[:16]
     row = json.loads(exported(filled, "jsonl", tmp_path).read_text(encoding="utf-8").split("\n")[0])
     (tmp_path / "one.jsonl").write_text(json.dumps(row | {"song_id": digest}) + "\n")

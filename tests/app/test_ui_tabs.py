@@ -163,7 +163,7 @@ def test_a_song_is_removed_after_what_that_means_was_said(
     assert "was removed" in told["library-message"] and len(operations.songs) == 2
 
 
-EVERYTHING: tuple[Any, ...] = ("parquet", "human", [], [], [], [], [], 0, "", False)
+EVERYTHING: tuple[Any, ...] = ("parquet", "human", False, [], [], [], [], [], 0, "", False)
 
 
 def test_an_export_is_shown_written_and_linked(page: Page, operations: FakeOperations) -> None:
@@ -171,12 +171,12 @@ def test_an_export_is_shown_written_and_linked(page: Page, operations: FakeOpera
     address = 'href="/research/download/preferences-parquet-0123456789ab.parquet"'
     assert address in shown["export-link"] and "README.md" in shown["export-link"]
     assert "41 rows" in shown["export-link"] and "0" * 64 in shown["export-link"]
-    some = ("trl", "both", [2], ["policy_v1"], [], ["random"], [], 0.8, "", True)
+    some = ("trl", "both", True, [2], ["policy_v1"], [], ["random"], [], 0.8, "", True)
     told = page.fire("export-format", "input", *some)
     assert "41 votes chosen" in told["export-preview"] and "<img" not in told["export-preview"]
     assert told["export-command"] == (
-        "python -m feedback_app export DIR --format trl --include-simulated --rounds 2 "
-        "--versions policy_v1 --pools random --agreement 0.8 --features"
+        "python -m feedback_app export DIR --format trl --include-simulated --pseudonyms "
+        "--rounds 2 --versions policy_v1 --pools random --agreement 0.8 --features"
     )
     words = told["export-command"].split()[3:]
     assert build_parser().parse_args(words).agreement == 0.8
@@ -184,6 +184,7 @@ def test_an_export_is_shown_written_and_linked(page: Page, operations: FakeOpera
     assert operations.calls[-1][1] == {
         "format": "trl", "include_simulated": True, "rounds": [2], "versions": ["policy_v1"],
         "pools": ["random"], "agreement": 0.8, "features": True,
+        "pseudonyms": True,
     }  # fmt: skip
 
 
