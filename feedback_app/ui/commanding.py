@@ -48,23 +48,24 @@ def lines(
 
     policy: the arguments of `operations.train_policy`.
     """
-    reward = _flag("include-simulated", include_simulated) + _option("seed", reward_seed, 0)
+    reward = _flag("include-simulated", include_simulated) + option("seed", reward_seed, 0)
     chosen = [
         word
         for name, default in DEFAULTS.items()
-        for word in _option(name.replace("_", "-"), policy[name], default)
+        for word in option(name.replace("_", "-"), policy[name], default)
     ] + _flag("on-votes", policy["on_votes"])
-    made = [*_option("count", count, None), *_option("versus", versus, "")]
+    made = [*option("count", count, None), *option("versus", versus, "")]
     told = (
         ["retrain-reward", *reward],
-        ["train-policy", *chosen, *_option("reward-model", policy["reward_model"], None)],
+        ["train-policy", *chosen, *option("reward-model", policy["reward_model"], None)],
         ["pairs", "generate", *made],
         ["round", *_flag("include-simulated", include_simulated), *chosen],
     )
     return "\n".join(shlex.join([*APP, *words]) for words in told)
 
 
-def _option(name: str, value: Any, default: Any) -> list[str]:
+def option(name: str, value: Any, default: Any) -> list[str]:
+    """The words of one option; none where it has its default."""
     if value == default or value is None:
         return []
     return [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from feedback_app.ui import actions, charts, runs, text
+from feedback_app.ui import actions, charts, dry_run_form, runs, text
 from feedback_app.ui.guard import Guard, Loader
 from feedback_app.ui.text import Html, esc
 
@@ -40,28 +40,7 @@ def build(operations: Any, guard: Guard) -> Loader:
             "warn",
         )
     )
-    with gr.Column(elem_classes="fa-panel"):
-        with gr.Row(elem_classes="fa-row"):
-            judge = gr.Dropdown(
-                judge_choices(operations.judges()),
-                value="mixture",
-                label="Judge",
-                elem_id="dry-judge",
-                scale=4,
-            )
-            rounds = gr.Number(3, label="Rounds", precision=0, elem_id="dry-rounds", min_width=90)
-            votes = gr.Number(
-                50, label="Votes a round", precision=0, elem_id="dry-votes", min_width=110
-            )
-            noise = gr.Number(1.0, label="Noise", step=0.1, elem_id="dry-noise", min_width=90)
-        gr.HTML(
-            '<p class="fa-quiet">Noise 0 never errs; 1 gives votes of which about 70 % agree with '
-            "the judge's own order, as people's do.</p>"
-        )
-        with gr.Accordion("More settings", open=False), gr.Row():
-            steps = gr.Number(20_000, label="PPO steps a round", precision=0, elem_id="dry-steps")
-            seed = gr.Number(0, label="Seed", precision=0)
-        start = gr.Button("Simulate", variant="primary", elem_id="simulate")
+    form = dry_run_form.build(judge_choices(operations.judges()), guard)
     said = gr.HTML(elem_id="dry-message")
     asking = actions.panel("dry-question")
     listed = actions.panel("dry-runs")
@@ -74,17 +53,8 @@ def build(operations: Any, guard: Guard) -> Loader:
     def load() -> dict[Any, Any]:
         return shown() | {said: "", asking: ""}
 
-    def simulate(
-        name: str, many: float, each: float, errs: float, total: float, dice: float
-    ) -> dict[Any, Any]:
-        answer = operations.simulate(
-            judge=name,
-            rounds=int(many or 0),
-            votes=int(each or 0),
-            noise=float(errs or 0),
-            total_steps=int(total or 0),
-            seed=int(dice or 0),
-        )
+    def simulate(*values: Any) -> dict[Any, Any]:
+        answer = operations.simulate(**dry_run_form.arguments(values, list(form.inputs)))
         words = f"{answer['dry_run']} has started; its steps are runs on the Train tab as well."
         return shown() | {said: text.notice(words, "good"), asking: ""}
 
@@ -97,8 +67,7 @@ def build(operations: Any, guard: Guard) -> Loader:
         return {} if digest(found) == before else shown()
 
     outputs = [listed, seen, said, asking]
-    inputs = [judge, rounds, votes, noise, steps, seed]
-    start.click(guard(simulate), inputs, outputs, show_progress="hidden")
+    form.start.click(guard(simulate), list(form.inputs.values()), outputs, show_progress="hidden")
     for part in (listed, asking):
         part.submit(guard.event(act), None, outputs, show_progress="hidden")
     timer = gr.Timer(WATCH_S)

@@ -11,7 +11,7 @@ import gradio as gr
 import pytest
 
 from feedback_app.arguments import build_parser
-from feedback_app.ui import commanding, comparing, dry_run, runs, versions
+from feedback_app.ui import commanding, comparing, dry_run, dry_run_form, runs, versions
 from tests.app.fake_operations import NASTY, FakeOperations
 from tests.app.test_ui_tabs import POLICY_VALUES, Page
 
@@ -156,10 +156,16 @@ def test_a_failed_run_says_why_and_where_its_folder_is() -> None:
 
 def test_a_dry_run_is_started_shown_and_removed(page: Cards, operations: FakeOperations) -> None:
     assert "No dry run yet" in page.open("dry-run")["dry-runs"]
-    shown = page.fire("simulate", "click", "heard_even", 2.0, 50.0, 0.5, 4096.0, 3.0)
-    wanted = {"judge": "heard_even", "rounds": 2, "votes": 50, "noise": 0.5,
-              "total_steps": 4096, "seed": 3}  # fmt: skip
+    manner = (0.5, None, 0.1, 0.05, -0.4)  # of ties what is usual
+    values = ("heard_even", 2.0, 50.0, 0.5, 4096.0, 3.0, *manner[1:], 0.2)
+    shown = page.fire("simulate", "click", *values)
+    wanted = {"judge": "heard_even", "rounds": 2, "votes": 50, "noise": 0.5, "total_steps": 4096,
+              "seed": 3, "tie_margin": 0.25, "lapse": 0.1, "skip": 0.05, "side_bias": -0.4,
+              "both_bad": 0.2}  # fmt: skip
     assert operations.calls[-1] == ("simulate", wanted)
+    words = shlex.split(dry_run_form.command(wanted))
+    told = vars(build_parser().parse_args(words[3:]))
+    assert "--tie-margin" not in words and {name: told[name] for name in wanted} == wanted
     html = shown["dry-runs"]
     assert "72 % (61–82)" in html and "70 % (55–82)" in html and "accepted" in html
     assert html.count(">simulated<") == 1 and "1:05 by the clock so far" in html
