@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from tests.browser.conftest import PASSWORD, Server, running
+from tests.browser.conftest import PASSWORD, Server, Visit, running
 
 pytestmark = pytest.mark.browser
 MAIN = "document.querySelector('.studio').dataset"
@@ -42,6 +42,38 @@ def skip(page: Page) -> str:
     page.keyboard.press("t")
     wait(page, f"window.__player.assignment !== {json.dumps(assignment)}")
     return str(assignment)
+
+
+def enter(page: Page, name: str) -> None:
+    """Fill in and send the form of the sign-in page."""
+    page.fill("input[name=name]", name)
+    page.fill("input[name=password]", PASSWORD)
+    page.press("input[name=password]", "Enter")
+
+
+def listener(browser: Any, server: Server, name: str) -> Page:
+    context = browser.new_context()
+    context.add_init_script("localStorage.setItem('tour-seen/1', '1')")
+    page = context.new_page()
+    page.goto(server.url + "/login?next=/annotate")
+    enter(page, name)
+    page.wait_for_selector(".studio")
+    return page
+
+
+def sign_in_again(visit: Visit) -> None:
+    """From the notice of an ended session; what was kept is then sent."""
+    visit.page.get_by_role("link", name="Sign in again").click()
+    enter(visit.page, visit.name)
+    ready(visit.page)
+    wait(visit.page, "window.__player.unsent === 0")
+
+
+def all_arrived(page: Page, given: list[str]) -> None:
+    """The server has one vote on each assignment, those that the page knows of."""
+    stored = server_votes(page)
+    assert sorted(vote["assignment_id"] for vote in stored) == sorted(given)
+    assert sorted(vote["vote_id"] for vote in stored) == sorted(state(page, "votes"))
 
 
 def test_a_sitting_by_touch_on_a_phone(sign_in: Callable[..., Any]) -> None:
@@ -110,15 +142,8 @@ def test_a_sitting_through_every_kind_of_outage(
     context.clear_cookies()
     given.append(skip(page))
     wait(page, "window.__player.delivery === 'signed-out'")
-    page.get_by_role("link", name="Sign in again").click()
-    page.fill("input[name=name]", visit.name)
-    page.fill("input[name=password]", PASSWORD)
-    page.press("input[name=password]", "Enter")
-    ready(page)
-    wait(page, "window.__player.unsent === 0")
-    stored = server_votes(page)
-    assert sorted(vote["assignment_id"] for vote in stored) == sorted(given)
-    assert sorted(vote["vote_id"] for vote in stored) == sorted(state(page, "votes"))
+    sign_in_again(visit)
+    all_arrived(page, given)
 
 
 def text_of(page: Page) -> str:
@@ -149,9 +174,7 @@ def test_a_minute_without_network(sign_in: Callable[..., Any]) -> None:
     context.set_offline(False)
     wait(page, "window.__player.unsent === 0 && window.__player.assignment !== null")
     assert "Connected again. Everything is saved." in text_of(page)
-    stored = server_votes(page)
-    assert sorted(vote["assignment_id"] for vote in stored) == sorted(given)
-    assert sorted(vote["vote_id"] for vote in stored) == sorted(state(page, "votes"))
+    all_arrived(page, given)
     page.keyboard.press("u")
     wait(page, "window.__player.unsent === 0")
     assert len(server_votes(page)) == 2 and not visit.problems
@@ -176,21 +199,14 @@ def test_a_minute_without_server_in_which_the_session_ended(
     server.start()
     wait(page, "window.__player.delivery === 'signed-out'")
     assert "Your session has ended. 2 votes are kept on this device" in text_of(page)
-    page.get_by_role("link", name="Sign in again").click()
-    page.fill("input[name=name]", visit.name)
-    page.fill("input[name=password]", PASSWORD)
-    page.press("input[name=password]", "Enter")
-    ready(page)
-    wait(page, "window.__player.unsent === 0")
-    stored = server_votes(page)
-    assert sorted(vote["assignment_id"] for vote in stored) == sorted(given)
-    assert sorted(vote["vote_id"] for vote in stored) == sorted(state(page, "votes"))
+    sign_in_again(visit)
+    all_arrived(page, given)
     server.stop(signal.SIGKILL)
     given.append(skip(page))
     page.wait_for_timeout(5_000)
     server.start()
     wait(page, "window.__player.unsent === 0 && window.__player.assignment !== null")
-    assert sorted(v["assignment_id"] for v in server_votes(page)) == sorted(given)
+    all_arrived(page, given)
     assert not visit.problems
 
 
@@ -259,16 +275,10 @@ def test_the_same_pair_waits_on_another_device(
     skip(visit.page)
     wait(visit.page, "window.__player.prefetched !== null && window.__player.unsent === 0")
     shown = state(visit.page, "assignment")
-    other = browser.new_context()
-    other.add_init_script("localStorage.setItem('tour-seen/1', '1')")
-    page = other.new_page()
-    page.goto(server.url + "/login?next=/annotate")
-    page.fill("input[name=name]", visit.name)
-    page.fill("input[name=password]", PASSWORD)
-    page.press("input[name=password]", "Enter")
+    page = listener(browser, server, visit.name)
     ready(page)
     assert state(page, "assignment") == shown
-    other.close()
+    page.context.close()
 
 
 def serious(page: Page) -> list[str]:
@@ -311,18 +321,6 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.settings = {"headphone_check": "true", "headphone_skip": "false"}
         server.start()
         yield server
-
-
-def listener(browser: Any, server: Server, name: str) -> Page:
-    context = browser.new_context()
-    context.add_init_script("localStorage.setItem('tour-seen/1', '1')")
-    page = context.new_page()
-    page.goto(server.url + "/login?next=/annotate")
-    page.fill("input[name=name]", name)
-    page.fill("input[name=password]", PASSWORD)
-    page.press("input[name=password]", "Enter")
-    page.wait_for_selector(".studio")
-    return page
 
 
 def test_the_headphone_check_comes_first_and_is_kept(browser: Any, strict: Server) -> None:
@@ -404,9 +402,7 @@ def test_memory_stays_flat_over_200_pairs(browser: Any, tmp_path: Path) -> None:
         context.add_init_script(COUNT_BUFFERS)
         page = context.new_page()
         page.goto(server.url + "/login?next=/annotate")
-        page.fill("input[name=name]", "listener1")
-        page.fill("input[name=password]", PASSWORD)
-        page.press("input[name=password]", "Enter")
+        enter(page, "listener1")
         ready(page)
         page.keyboard.press("1")
         heap, alive = {}, {}
