@@ -73,7 +73,7 @@ def build(operations: Any, guard: Guard) -> Loader:
     watch = _watch_panel()
 
     def load(run_id: str | None) -> dict[Any, Any]:
-        shown = _show(operations, watch, run_id, "")
+        shown = _show(operations, watch, run_id, "", polled=True)
         return shown | _choices(operations, settings, versus) | {said: ""}
 
     outputs = [*_shown_by(watch), settings.reward_model, versus, said]
