@@ -66,7 +66,7 @@ class PeopleOperations(Base):
     # -- what their votes say ---------------------------------------------------------------------
 
     def people(self) -> Row:
-        """{people, agreement, pairs_of_people, tags, changes, reliability_from}.
+        """{people, agreement, pairs_of_people, votes_per_pair, tags, changes, reliability_from}.
 
         agreement: Krippendorff's alpha and raw agreement of those who count; pairs_of_people:
         Cohen's kappa of every two who judged the same pairs.
@@ -89,6 +89,7 @@ class PeopleOperations(Base):
             "reliability_from": None if latest is None else latest["version"],
             "agreement": self._agreement(weights),
             "pairs_of_people": kappas(common),
+            "votes_per_pair": self.settings.votes_per_pair,
             "tags": store.tag_counts(),
             "changes": [plain(row) for row in store.weight_changes()],
         }

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from feedback_app.ui import data_sql, text
+from feedback_app.ui import actions, data_sql, text
 from feedback_app.ui.data_views import (
     export_link,
     import_report,
@@ -70,7 +70,7 @@ def build(operations: Any, guard: Guard) -> Loader:
             gr.HTML(text.heading("Export"))
             wanted = _inputs()
             export = gr.Button("Export", variant="primary", elem_id="export")
-            link = gr.HTML(elem_id="export-link")
+            link = actions.panel("export-link")
             command = gr.Code(
                 language="shell", label="The same by command", interactive=False, lines=1,
                 wrap_lines=True, buttons=["copy"], elem_id="export-command",
@@ -200,6 +200,12 @@ def _wire(operations: Any, guard: Guard, wanted: Wanted, out: Out, export: gr.Bu
             out.timer: gr.Timer(active=True),
         }
 
+    def cancel(data: Any) -> dict[Any, Any]:
+        what, run_id = actions.asked(data)
+        if what == "cancel":
+            operations.cancel_run(run_id)
+        return {}
+
     def poll(run_id: str | None) -> dict[Any, Any]:
         if run_id is None:
             return {out.timer: gr.Timer(active=False)}
@@ -215,6 +221,7 @@ def _wire(operations: Any, guard: Guard, wanted: Wanted, out: Out, export: gr.Bu
         [out.preview, out.command, out.link], show_progress="hidden", trigger_mode="always_last",
     )  # fmt: skip
     export.click(guard(write), [*wanted], [out.link, out.run, out.timer])
+    out.link.submit(guard.event(cancel), None, [out.link], show_progress="hidden")
     out.timer.tick(
         guard(poll), [out.run], [out.link, out.run, out.timer], queue=False,
         show_progress="hidden",

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
-from feedback_app.ui import runs, text
+from feedback_app.ui import actions, runs, text
 from feedback_app.ui.text import Html, esc
 
 SHOWN_REJECTS = 50
@@ -89,8 +89,12 @@ def export_link(made: Mapping[str, Any]) -> Html:
 
 
 def running(view: Mapping[str, Any]) -> Html:
-    """How far an export is, or why it ended without a file."""
-    return runs.status({**view, "results": None})
+    """How far an export is, with a button that ends it, or why it ended without a file."""
+    shown = runs.status({**view, "results": None})
+    if view["state"] in runs.ENDED:
+        return shown
+    end = actions.button("cancel", view["run_id"], "Cancel this export", kind="stop")
+    return text.join(shown, Html(f'<p class="fa-buttons">{end}</p>'))
 
 
 def import_report(answer: Mapping[str, Any]) -> Html:

@@ -36,12 +36,10 @@ def summary_html(found: Row) -> Html:
         "votes by people": text.number(sum(int(row["votes"]) for row in voters(found))),
     }
     if agreement is None:
-        note = (
-            "Agreement needs pairs judged by two people or more: raise votes_per_pair in "
-            "settings.json."
-            if counting
-            else "Add annotators below and send them their invitations; figures follow the votes."
-        )
+        note = "" if counting else (
+            "Add annotators below and send them their invitations; figures follow the votes. "
+        )  # fmt: skip
+        note += _for_agreement(int(found["votes_per_pair"]))
         return text.join(text.figures(rows), text.notice(note, "info"))
     rows["Krippendorff's α"] = text.interval(
         agreement["alpha"], agreement["low"], agreement["high"], share=False
@@ -49,6 +47,19 @@ def summary_html(found: Row) -> Html:
     rows["raw agreement"] = text.percent(agreement["raw"])
     rows["pairs judged by two or more"] = text.number(agreement["items"])
     return text.join(text.figures(rows), text.notice(_reading(agreement), "info"))
+
+
+def _for_agreement(votes_per_pair: int) -> str:
+    """What is missing for figures of agreement."""
+    if votes_per_pair < 2:
+        return (
+            "Each pair is given to one person, so there is no agreement to measure: for that, set "
+            "votes_per_pair to 2 or more in the workspace's settings.json and start the app again."
+        )
+    return (
+        f"Each pair is given to {votes_per_pair} people; agreement shows once two have judged "
+        "the same ones."
+    )
 
 
 def _reading(agreement: Row) -> str:
@@ -312,10 +323,11 @@ def comments_table(rows: Sequence[Row]) -> Html:
                 text.join(*(text.chip(tag) for tag in row["tags"] or [])),
                 Html(f'<span class="fa-comment">{esc(row["comment"])}</span>'),
                 row["title"],
-                Html(f"<code>{esc(row['pair_id'])}</code>"),
+                Html(f'<code title="{esc(row["pair_id"])}">{esc(str(row["pair_id"])[:8])}</code>'),
             )
             for row in rows
         ],
+        tall=True,
     )
 
 

@@ -161,15 +161,22 @@ def figures(rows: Mapping[str, object]) -> Html:
     return Html(f'<div class="fa-figures">{body}</div>')
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str = "") -> Html:
-    """A table that scrolls sideways by itself on narrow screens."""
+def table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    caption: str = "",
+    tall: bool = False,
+) -> Html:
+    """A table that scrolls sideways by itself on narrow screens; a tall one also downwards."""
     head = "".join(f'<th scope="col">{esc(name)}</th>' for name in headers)
     body = "".join(
         "<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     title = f"<caption>{esc(caption)}</caption>" if caption else ""
     return Html(
-        f'<div class="fa-scroll" tabindex="0"><table class="fa-table">{title}'
+        f'<div class="fa-scroll{" fa-tall" if tall else ""}" tabindex="0">'
+        f'<table class="fa-table">{title}'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

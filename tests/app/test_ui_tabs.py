@@ -188,6 +188,18 @@ def test_an_export_is_shown_written_and_linked(page: Page, operations: FakeOpera
     }  # fmt: skip
 
 
+def test_an_export_under_way_shows_how_far_it_is_and_can_be_ended(
+    page: Page, operations: FakeOperations
+) -> None:
+    under_way = operations.run_view("r1") | {"state": "running", "progress": 0.25}
+    shown = data_views.running(under_way)
+    assert 'aria-valuenow="25"' in shown and 'data-act="cancel" data-of="r1"' in shown
+    assert "data-act" not in data_views.running(under_way | {"state": "cancelled"})
+    page.send("export-link", {"act": "remove", "of": "r1"})
+    page.send("export-link", {"act": "cancel", "of": "r1"})
+    assert operations.calls == [("cancel_run", {"run_id": "r1"})]
+
+
 def test_a_question_in_sql_is_answered_as_a_table(page: Page) -> None:
     told = page.fire("sql-ask", "click", "SELECT 1")["sql-answer"]
     assert "7 rows, the first 1 shown" in told and "query-1.csv" in told and "<img" not in told
