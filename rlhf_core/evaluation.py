@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ from rlhf_core.reward.withholding import WITHHELD_SHARE, parts_of
 from rlhf_core.runs import RunFolder, running
 
 BASELINE_EDITS = 2  # of each passage, where policies make more: the presets take their time
+WORKERS = 2  # contenders that edit side by side: most of it runs outside the interpreter's lock
 logger = logging.getLogger("rlhf_core.evaluation")  # also when run with -m
 
 
@@ -106,17 +109,27 @@ def contend(
     seed: int,
     baselines: bool = True,
 ) -> dict[str, Edits]:
-    """The edits of policy, parent and baselines, by name."""
+    """The edits of policy, parent and baselines, by name; a core each, where there are two."""
     if per_passage < 1:
         raise ConfigError(f"edits per passage must be at least 1, got {per_passage}")
-    contenders = {"policy": comparison.edits_of_agent(agent, items, per_passage, seed, score)}
+    jobs: dict[str, Callable[[], Edits]] = {
+        "policy": lambda: comparison.edits_of_agent(agent, items, per_passage, seed, score)
+    }
     if parent is not None:
-        contenders["parent"] = comparison.edits_of_agent(
+        jobs["parent"] = lambda: comparison.edits_of_agent(
             parent, items, per_passage, seed + 1, score
         )
     for name, make in comparison.baselines(seed).items() if baselines else ():
-        contenders[name] = comparison.edits_by(make, items, min(per_passage, BASELINE_EDITS), score)
-    return contenders
+        fewer = min(per_passage, BASELINE_EDITS)
+        jobs[name] = partial(comparison.edits_by, make, items, fewer, score)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        made = {name: pool.submit(_without_gradients, job) for name, job in jobs.items()}
+        return {name: future.result() for name, future in made.items()}
+
+
+def _without_gradients(job: Callable[[], Edits]) -> Edits:
+    with torch.no_grad():  # torch keeps this switch per thread
+        return job()
 
 
 def compare(

@@ -78,16 +78,19 @@ def edits_by(
 
 
 def baselines(seed: int) -> dict[str, Callable[[Item], Tensor]]:
-    """Keep everything, chance, and each preset of the heuristic editor."""
-    rng = np.random.default_rng(seed)
+    """Keep everything, chance, and each preset of the heuristic editor.
 
-    def preset(name: str) -> Callable[[Item], Tensor]:
+    Each draws from a generator of its own, so that they may edit side by side.
+    """
+
+    def preset(name: str, rng: np.random.Generator) -> Callable[[Item], Tensor]:
         return lambda item: torch.as_tensor(heuristic_edit(*item, name, rng))
 
+    chance, *own = np.random.default_rng(seed).spawn(1 + len(PRESETS))
     return {
         "keep_all": lambda item: torch.zeros(item[1].n_beats, dtype=torch.long),
-        "random": lambda item: torch.as_tensor(random_edit(*item, rng, RANDOM_RATE)),
-        **{f"heuristic_{name}": preset(name) for name in PRESETS},
+        "random": lambda item: torch.as_tensor(random_edit(*item, chance, RANDOM_RATE)),
+        **{f"heuristic_{name}": preset(name, rng) for name, rng in zip(PRESETS, own, strict=True)},
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from rlhf_core.audio.render import match_loudness
 from rlhf_core.editing.edl import build_edl
 from rlhf_core.policy.comparison import Edits
 from rlhf_core.policy.rewards import Item
+
+WORKERS = 2  # passages rendered side by side: codecs run outside the interpreter's lock
 
 
 def write_examples(
@@ -34,27 +37,40 @@ def write_examples(
     paths: audio files by song id. Returns a row per passage: where in the song, and the files.
     """
     chosen = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
-    rows = []
-    for number, index in enumerate(chosen.tolist(), start=1):
-        state, passage = items[index]
-        edls = {"original": build_edl(np.zeros(passage.n_beats, np.int64), state.grid, passage)}
-        for name, edits in contenders.items():
-            per_passage = len(edits.actions) // len(items)
-            actions = edits.actions[index * per_passage].numpy().astype(np.int64)
-            edls[name] = build_edl(actions, state.grid, passage)
-        path = paths[state.song_id]
-        place = folder / f"{number}_{_plain(path.stem)}"
-        place.mkdir(parents=True, exist_ok=True)
-        written = match_loudness(read_audio(path), edls).write(place)
-        rows.append(
-            {
-                "song_id": state.song_id,
-                "song_path": str(path),
-                "passage": [passage.start_beat, passage.end_beat],
-                "files": {name: str(file) for name, file in written.items()},
-            }
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(
+            pool.map(
+                lambda numbered: _example(folder, items, paths, contenders, *numbered),
+                enumerate(chosen.tolist(), start=1),
+            )
         )
-    return rows
+
+
+def _example(
+    folder: Path,
+    items: Sequence[Item],
+    paths: Mapping[str, Path],
+    contenders: Mapping[str, Edits],
+    number: int,
+    index: int,
+) -> dict[str, Any]:
+    """One passage in all versions; its row."""
+    state, passage = items[index]
+    edls = {"original": build_edl(np.zeros(passage.n_beats, np.int64), state.grid, passage)}
+    for name, edits in contenders.items():
+        per_passage = len(edits.actions) // len(items)
+        actions = edits.actions[index * per_passage].numpy().astype(np.int64)
+        edls[name] = build_edl(actions, state.grid, passage)
+    path = paths[state.song_id]
+    place = folder / f"{number}_{_plain(path.stem)}"
+    place.mkdir(parents=True, exist_ok=True)
+    written = match_loudness(read_audio(path), edls).write(place)
+    return {
+        "song_id": state.song_id,
+        "song_path": str(path),
+        "passage": [passage.start_beat, passage.end_beat],
+        "files": {name: str(file) for name, file in written.items()},
+    }
 
 
 def _plain(name: str) -> str:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ from rlhf_core.types import FloatArray, Passage
 logger = logging.getLogger("rlhf_core.policy.generate")
 NAMESPACE = UUID("6b0d4c1e-3a57-5c0b-9f0e-8d1f5b7e2a10")
 SHARES = {"broad": 0.25, "chosen": 0.35, "cross": 0.25, "gold": 0.0}
+AHEAD = 2  # pairs drawn that wait to be rendered
 MAX_RETRIES = 20  # passages in a row that may turn out unusable
 
 
@@ -167,11 +170,33 @@ def generate(
     seed: int,
     shares: dict[str, float],
 ) -> Iterator[dict[str, Any]]:
-    """Make `count` pairs; their rows, one by one. A passage without two edits is passed over."""
+    """Make `count` pairs; their rows, one by one. A passage without two edits is passed over.
+
+    A second thread renders and writes, in order, while the next edits are made: both keep one
+    core busy, mostly outside the interpreter's lock.
+    """
+    writer = PairWriter(run, seed)
+    waiting: deque[Future[dict[str, Any]]] = deque()
+    with ThreadPoolExecutor(1) as renderer:
+        try:
+            for job, a, b in drawn_pairs(songs, maker, count, seed, shares):
+                waiting.append(renderer.submit(writer.write, job, a, b))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # after an error, or when nobody wants more: nothing further is rendered
+            for future in waiting:
+                future.cancel()
+
+
+def drawn_pairs(
+    songs: Sequence[Song], maker: Maker, count: int, seed: int, shares: dict[str, float]
+) -> Iterator[tuple[Job, Candidate, Candidate]]:
+    """The edits of `count` pairs, not rendered yet."""
     rng = np.random.default_rng(seed)
     pools = plan_pools(count, shares, rng)
     passages = schedule(songs, rng)
-    writer = PairWriter(run, seed)
     for number, pool in enumerate(pools):
         for retry in range(MAX_RETRIES):
             song, passage = next(passages)
@@ -183,7 +208,7 @@ def generate(
                 if retry == MAX_RETRIES - 1:
                     raise
                 logger.warning("passed over: %s", error)
-        yield writer.write(job, a, b)
+        yield job, a, b
 
 
 def build_parser() -> argparse.ArgumentParser:
