@@ -35,7 +35,8 @@ def directions_of(
     count = min(WINDOWS, len(edits))
     picked = torch.linspace(0, len(edits) - 1, count).long()
     with torch.no_grad():
-        phi = torch.cat([model.embed(*edits.inputs(part)) for part in torch.split(picked, 16)])
+        parts = torch.split(picked, 16)
+        phi = torch.cat([model.embed(*edits.inputs(part), GROUP) for part in parts])
     window = np.arange(count).repeat(GROUP)
     x = centre_within(phi.double().numpy(), window)
     y = centre_within(standardised[picked.numpy()].reshape(len(x), -1), window)

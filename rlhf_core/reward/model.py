@@ -98,16 +98,29 @@ def within_passage(beats: Tensor, mask: Tensor) -> Tensor:
 
 
 def rotary(n_beats: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (T, width / 2) of the rotary position code."""
+    """Cosine and sine (T, width) of the rotary position code, for both halves of the channels."""
     rates = ROTARY_BASE ** (-torch.arange(0, width, 2, device=device) / width)
-    angles = torch.arange(n_beats, device=device)[:, None] * rates
+    angles = (torch.arange(n_beats, device=device)[:, None] * rates).repeat(1, 2)
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn pairs of channels of (..., T, width) by their position's angle."""
     first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    result: Tensor = torch.addcmul(x * cos, turned, sin)
+    return result
+
+
+def repeated(x: Tensor, edits: int) -> Tensor:
+    """Rows of passages for each of their edits. Shape: (W, T, C) -> (W * edits, T, C)."""
+    return x if edits == 1 else x.repeat_interleave(edits, dim=0)
+
+
+def shared_by(passages: Tensor, edits: Tensor) -> Tensor:
+    """Each edit's values and its passage's. Shape: (W, T, C), (B, T, C) -> (B, T, C)."""
+    grouped: Tensor = passages[:, None] + edits.view(len(passages), -1, *edits.shape[1:])
+    return grouped.flatten(0, 1)
 
 
 class Block(nn.Module):
@@ -179,30 +192,34 @@ class LearnedRewardModel(nn.Module):
         nn.init.normal_(self.action_gain.weight, std=0.5)
         nn.init.normal_(self.level_action.weight, std=0.2)
 
-    def embed(self, features: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:
-        """Embedding phi of each edit. Shape: as `forward` -> (B, D)."""
-        return self.mix(self.pool(features, action_ids, mask))
+    def embed(self, features: Tensor, action_ids: Tensor, mask: Tensor, edits: int = 1) -> Tensor:
+        """Embedding phi of each edit. Shape: as `forward` -> (B, D). edits: as in `pool`."""
+        return self.mix(self.pool(features, action_ids, mask, edits))
 
-    def pool(self, features: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:
+    def pool(self, features: Tensor, action_ids: Tensor, mask: Tensor, edits: int = 1) -> Tensor:
         """All that is known of each edit as one row. Shape: as `forward` -> (B, sum(self.widths)).
 
         Pooled over all beats, those that sound, those that are cut, and those that sound weighted
         by their place in the output (how the edit goes on); and the beats' own features likewise.
+        edits: so many rows in turn are edits of one passage (same beats and mask); what they share
+        is then computed once for all of them.
         """
         check_inputs(features, action_ids, mask)
-        beats = self.normaliser(features[..., :BEAT_FEATURES])
-        own = within_passage(beats, mask)
-        x = self.beat(torch.cat([beats, own, features[..., BEAT_FEATURES:]], dim=-1))
+        whole = bool(mask.all())
+        beats = self.normaliser(features[::edits, :, :BEAT_FEATURES])  # (B / edits, T, 121)
+        own = within_passage(beats, mask[::edits])
+        x = self._beats(beats, own, features[..., BEAT_FEATURES:])
         # Zeroed, so that a padded neighbour looks like the edge of an unpadded sequence.
-        x = x * (1 + self.action_gain(action_ids)) + self.action(action_ids)
-        x = x.masked_fill(~mask[..., None], 0.0)
+        gain = F.embedding(action_ids, 1 + self.action_gain.weight)
+        x = torch.addcmul(self.action(action_ids), x, gain)
+        x = x if whole else x.masked_fill(~mask[..., None], 0.0)
         before, after = F.pad(x[:, :-1], (0, 0, 1, 0)), F.pad(x[:, 1:], (0, 0, 0, 1))
         x = x + self.before(before) + self.after(after)
-        x = x + self.join(self._joins(own, action_ids, mask))
-        x = x.masked_fill(~mask[..., None], 0.0)
+        x = x + self.join(self._joins(own, action_ids, mask, whole))
+        x = x if whole else x.masked_fill(~mask[..., None], 0.0)
         width = self.config.d_model // self.config.n_heads
         cos, sin = rotary(x.shape[1], width, x.device)
-        attend = None if bool(mask.all()) else mask[:, None, None, :]
+        attend = None if whole else mask[:, None, None, :]
         for block in self.blocks:
             x = block(x, attend, cos, sin)
         tokens = F.gelu(self.token(self.norm(x)), approximate="tanh")
@@ -211,8 +228,15 @@ class LearnedRewardModel(nn.Module):
         place = features[..., BEAT_FEATURES + OUTPUT_POSITION].masked_fill(~mask, 0.5) - 0.5
         shares = parts / (parts.sum(-1, keepdim=True) + POOL_SHRINK)
         shares = torch.cat([shares, (2 * shares[:, 1] * place)[:, None]], dim=1)
-        parts_of = (shares @ tokens).flatten(1), (shares[:, 1:] @ own).flatten(1)
+        moments = shares[:, 1:].reshape(len(own), -1, shares.shape[-1]) @ own
+        parts_of = (shares @ tokens).flatten(1), moments.view(len(shares), -1)
         return torch.cat([*parts_of, self._levels(own, action_ids, sounds, place)], dim=1)
+
+    def _beats(self, beats: Tensor, own: Tensor, edit: Tensor) -> Tensor:
+        """`self.beat` on beats and own (W, T, 121) and what the edits made of them (B, T, 4)."""
+        song, changed = torch.split(self.beat.weight, [2 * BEAT_FEATURES, edit.shape[-1]], dim=1)
+        shared = F.linear(torch.cat([beats, own], dim=-1), song, self.beat.bias)
+        return shared_by(shared, F.linear(edit, changed))
 
     def mix(self, pool: Tensor) -> Tensor:
         """The last layers, from pooled beats to phi. Shape: result of `pool` -> (B, D)."""
@@ -223,10 +247,11 @@ class LearnedRewardModel(nn.Module):
         return refined
 
     def _levels(self, beats: Tensor, action_ids: Tensor, sounds: Tensor, place: Tensor) -> Tensor:
-        """Mean, spread and course over the output of learned levels, each changed by the action
-        (a gain, a fade) and counted twice where the beat is looped. Shape: (B, 3 LEVELS).
+        """Mean, spread and course over the output of learned levels of the passages' beats
+        (W, T, 121), each changed by the action (a gain, a fade) and counted twice where the beat is
+        looped. Shape: (B, 3 LEVELS).
         """
-        level = self.level(beats) + self.level_action(action_ids)
+        level = shared_by(self.level(beats), self.level_action(action_ids))
         plays = sounds * (1 + (action_ids == Action.LOOP)).to(level.dtype)
         share = (plays / plays.sum(1, keepdim=True).clamp(min=1))[:, None]
         mean = share @ level
@@ -235,27 +260,30 @@ class LearnedRewardModel(nn.Module):
         course = (share * 2 * place[:, None]) @ apart
         return torch.cat([mean, spread, course], dim=1).flatten(1)
 
-    def _joins(self, beats: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:
+    def _joins(self, beats: Tensor, action_ids: Tensor, mask: Tensor, whole: bool) -> Tensor:
         """How unlike a beat is to the one that the listener expects after what sounded last.
 
         For each beat: squared differences of learned projections, on the beat and on the
         JOIN_BEATS from it, to the beats that follow the last one not cut; and whether there is a
         gap at all; these are zero where the song plays straight on. Last, the same differences
-        to the beat before it in the song. Shape: (B, T, 3 CONTRAST + 1).
+        to the beat before it in the song. Shape: beats of the passages (W, T, 121), each with
+        B / W edits; whole: no beat is padding -> (B, T, 3 CONTRAST + 1).
         """
-        n_beats = beats.shape[1]
+        n_beats, edits = beats.shape[1], len(mask) // len(beats)
         place = torch.arange(n_beats, device=beats.device)
         sounds = mask & (action_ids != Action.CUT)
         latest = torch.where(sounds, place, -1).cummax(1).values
         expected = F.pad(latest[:, :-1], (1, 0), value=-1) + 1
         gap = sounds & (expected > 0) & (expected != place)
-        near = self.contrast(beats).masked_fill(~mask[..., None], 0.0)
+        valid = mask[::edits, :, None]
+        near = self.contrast(beats)
+        near = near if whole else near.masked_fill(~valid, 0.0)
         far = F.pad(near, (0, 0, 0, JOIN_BEATS - 1)).unfold(1, JOIN_BEATS, 1).mean(-1)
-        views = torch.cat([near, far], dim=-1)
+        views = repeated(torch.cat([near, far], dim=-1), edits)
         heard = views.gather(1, expected[..., None].expand(-1, -1, views.shape[-1]))
         apart = (views - heard).square() * gap[..., None]
         moved = F.pad((near[:, 1:] - near[:, :-1]).square(), (0, 0, 1, 0))
-        moved = moved.masked_fill(~mask[..., None], 0.0)
+        moved = repeated(moved if whole else moved.masked_fill(~valid, 0.0), edits)
         return torch.cat([apart, gap[..., None].to(apart.dtype), moved], dim=-1)
 
     def forward(self, features: Tensor, action_ids: Tensor, mask: Tensor) -> Tensor:

@@ -218,7 +218,7 @@ def gradient(
     if len(mine):
         picked = Targets(want.attributes[mine], want.tastes[mine])
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-            phi = trunk.model.embed(*edits.inputs(mine)).view(len(mine), GROUP, -1)
+            phi = trunk.model.embed(*edits.inputs(mine), GROUP).view(len(mine), GROUP, -1)
         loss = weight * loss_of(trunk, phi.float(), picked, settings.absolute_weight)
         loss.backward()  # type: ignore[no-untyped-call]
     average_gradients(trunk.parameters())
@@ -239,7 +239,7 @@ def _of_all(view: Callable[..., Tensor], edits: SyntheticEdits, size: int) -> Te
     parts = []
     with torch.no_grad():
         for index in torch.split(torch.arange(len(edits)), size):
-            parts.append(view(*edits.inputs(index)).view(len(index), GROUP, -1))
+            parts.append(view(*edits.inputs(index), GROUP).view(len(index), GROUP, -1))
     return torch.cat(parts)
 
 

@@ -104,3 +104,19 @@ def test_wrong_inputs_are_named(model: LearnedRewardModel) -> None:
         model(features, actions + 9, mask)
     with pytest.raises(ConfigError, match="multiple"):
         RewardModelConfig(d_model=100, n_heads=3)
+
+
+def test_edits_of_one_passage_together_embed_as_each_alone() -> None:
+    """What the edits of a passage share is computed once; padding and all."""
+    torch.manual_seed(3)
+    model = LearnedRewardModel(RewardModelConfig()).eval()
+    beats = torch.randn(2, 1, 40, 121).expand(-1, 3, -1, -1)
+    features = torch.cat([beats, torch.rand(2, 3, 40, 4)], dim=-1).flatten(0, 1)
+    ids = torch.randint(0, 10, (6, 40))
+    mask = (torch.arange(40) < torch.tensor([40, 33])[:, None]).repeat_interleave(3, 0)
+    with torch.no_grad():
+        alone = torch.cat(
+            [model.embed(features[i : i + 1], ids[i : i + 1], mask[i : i + 1]) for i in range(6)]
+        )
+        together = model.embed(features, ids, mask, 3)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
