@@ -48,13 +48,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write(options: argparse.Namespace, query: Query, run: RunFolder) -> None:
+    share = 0.6 if options.zip else 1.0  # of the time, for what comes before the zip
     try:
         written = write_dataset(
-            options.record, query, options.workspace, options.destination, run.progress
-        )
+            options.record, query, options.workspace, options.destination,
+            lambda done, message: run.progress(share * done, message),
+        )  # fmt: skip
         if options.zip:
-            run.status("running", 0.97, "zip")
-            zipped(written.folder)
+            zipped(written.folder, lambda done: run.progress(share + (0.99 - share) * done, "zip"))
     except AppError as error:
         raise DataError(str(error)) from error
     print(f"{written.rows} votes in {written.data}")

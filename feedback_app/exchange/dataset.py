@@ -99,12 +99,12 @@ def write_dataset(
     return Written(folder, folder / data.name, counts.rows, digest, missing)
 
 
-def zipped(folder: Path) -> Path:
+def zipped(folder: Path, progress: Callable[[float], None] = lambda share: None) -> Path:
     """The zip of a written export, beside it; made once."""
     path = folder.with_name(f"{folder.name}.zip")
     if not path.exists():
         with atomic_path(path) as temporary:
-            write_zip(temporary, folder)
+            write_zip(temporary, folder, progress)
     return path
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from feedback_app.figures.ceiling import ceiling_of
 from feedback_app.figures.leaderboard import Columns, win_rate
 
-ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "log_loss", "ceiling")
+ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "log_loss")
 
 
 def is_simulated(policy: Mapping[str, Any]) -> bool:
@@ -42,6 +43,7 @@ def rounds(
                 "reward_model": policy["reward_model"],
                 "votes": reward.get("n_votes"),
                 **{name: figures.get(name) for name in ACCURACY},
+                **ceiling_of(figures),
                 "human": win_rate(human, *meeting),
                 "judged": win_rate(simulated, *meeting) if dry else None,
                 "simulated": dry,

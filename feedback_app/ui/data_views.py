@@ -12,6 +12,7 @@ from feedback_app.ui import actions, runs, text
 from feedback_app.ui.text import Html, esc
 
 SHOWN_REJECTS = 50
+KNOWN = " is here already"  # how an import's reason ends for a vote that it has taken in before
 CELL = 48  # characters of a value in the preview
 DOWNLOADS = "/research/download/"
 
@@ -99,8 +100,11 @@ def running(view: Mapping[str, Any]) -> Html:
 
 def import_report(answer: Mapping[str, Any]) -> Html:
     """How many rows went in, and each one that did not with its line and reason."""
-    rejected = list(answer.get("rejected") or [])
+    told = list(answer.get("rejected") or [])
+    rejected = [row for row in told if not str(row["reason"]).endswith(KNOWN)]
     taken = text.plural(int(answer.get("accepted") or 0), "vote") + " taken in"
+    if known := len(told) - len(rejected):
+        taken += f", {known:,} left out that {'was' if known == 1 else 'were'} here already"
     if not rejected:
         return text.notice(f"{taken}, nothing rejected.", "good")
     head = text.notice(f"{taken}, {text.plural(len(rejected), 'row')} rejected:", "warn")

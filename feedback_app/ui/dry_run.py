@@ -138,6 +138,7 @@ def run_html(run: Mapping[str, Any]) -> Html:
         f"judge {plan['judge']} · {text.plural(plan['rounds'], 'round')} of "
         f"{text.plural(plan['votes'], 'vote')} · noise {plan['noise']:g} · "
         f"{plan['total_steps']:,} steps · seed {plan['seed']} · began with {run['began_with']}"
+        f"{dry_run_form.unusual(plan)}"
     )
     share = 100 * float(run["progress"])
     ended = state in runs.ENDED

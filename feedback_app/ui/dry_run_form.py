@@ -62,6 +62,7 @@ def build(judges: Sequence[tuple[str, str]], guard: Guard) -> Form:
                 command(arguments([part.value for part in inputs.values()], list(inputs))),
                 language="shell", label="Run in the workspace's folder; a running app is used",
                 interactive=False, wrap_lines=True, elem_id="dry-command", buttons=["copy"],
+                lines=1,
             )  # fmt: skip
 
     def tell(*values: Any) -> dict[Any, Any]:
@@ -82,7 +83,7 @@ def _finer(inputs: dict[str, Any]) -> None:
         )
         inputs["seed"] = gr.Number(0, label="Seed", precision=0, elem_id="dry-seed")
     gr.HTML('<p class="fa-quiet">How the judge answers, besides its noise:</p>')
-    with gr.Row():
+    with gr.Row(elem_classes="fa-row"):
         for name, label in FINER.items():
             inputs[name] = gr.Number(
                 USUAL[name], label=label, info=HELP[name].replace("%%", "%"), step=0.01,
@@ -101,6 +102,16 @@ def arguments(values: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
         else float(USUAL[name] if value is None else value)
         for name, value in given.items()
     }
+
+
+def unusual(plan: Mapping[str, Any]) -> str:
+    """What of a dry run's manner is not as usual, in words; its noise is told anyway."""
+    told = [
+        f"{label.lower()} {plan[name]:g}"
+        for name, label in FINER.items()
+        if plan.get(name, USUAL[name]) != USUAL[name]
+    ]
+    return f" · {', '.join(told)}" if told else ""
 
 
 def command(wanted: Mapping[str, Any]) -> str:

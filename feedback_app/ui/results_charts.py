@@ -96,11 +96,12 @@ Names = Mapping[float, str]
 def _accuracy_chart(rounds: Rows, index: Sequence[float], names: Names) -> Html:
     bounds = (_column(rounds, "accuracy_low"), _column(rounds, "accuracy_high"))
     accuracy = _column(rounds, "accuracy")
+    ceiling = [_column(rounds, f"ceiling{end}") for end in ("", "_low", "_high")]
     return charts.line_chart(
         "Reward accuracy against the ceiling",
         [
             charts.Series("on songs left out", index, accuracy, *bounds),
-            charts.Series("ceiling: people's repeats", index, _column(rounds, "ceiling")),
+            charts.Series("ceiling: how alike people answer", index, *ceiling),
         ],
         x_label="round (its policy)",
         y_label="share of votes right",

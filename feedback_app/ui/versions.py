@@ -13,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 
+from feedback_app.figures.ceiling import ceiling_of
 from feedback_app.ui import actions, charts, comparing, runs, text
 from feedback_app.ui.guard import Guard, Loader
 from feedback_app.ui.text import Html, esc
@@ -57,7 +58,9 @@ def lineage(row: Mapping[str, Any]) -> Html:
     lines: dict[str, object] = {}
     if "algorithm" in row:
         lines["Parent"] = row.get("parent") or "none: the first policy"
-        lines["Reward model"] = row.get("reward_model") or text.DASH
+        learned = short_hash(row.get("reward_snapshot"))
+        of_votes = text.join(" (votes ", learned, ")") if learned else ""
+        lines["Reward model"] = text.join(row.get("reward_model") or text.DASH, of_votes)
     else:
         lines["Votes"] = text.number(row.get("n_votes"))
     rest = {
@@ -151,7 +154,9 @@ def reward_card(row: Mapping[str, Any]) -> Html:
         chips.append(text.chip("synthetic edits, no votes"))
     lines: dict[str, object] = {}
     if charts.is_real(metrics.get("ceiling")):
-        lines["Ceiling"] = f"{text.percent(metrics['ceiling'])}, by people's own repeats"
+        most = ceiling_of(metrics)
+        share = text.interval(most["ceiling"], most["ceiling_low"], most["ceiling_high"])
+        lines["Ceiling"] = f"{share}, by {most['ceiling_from'] or 'repeats'}"
     if metrics.get("evaluated_on"):
         lines["Judged on"] = metrics["evaluated_on"]
     if best := best_baseline(metrics):
@@ -247,8 +252,10 @@ def build(operations: Any, guard: Guard) -> Loader:
         found, models = operations.list_policies(), operations.list_reward_models()
         mark = digest(found, models)
         heard = {row["version"]: operations.examples_of(row) for row in found}
+        learned = {row["version"]: row.get("snapshot") for row in models}
+        told = [row | {"reward_snapshot": learned.get(row.get("reward_model"))} for row in found]
         return {
-            policies: cards(found, lambda row: policy_card(row, heard[row["version"]])),
+            policies: cards(told, lambda row: policy_card(row, heard[row["version"]])),
             rewards: cards(models, reward_card),
             seen: mark,
             **compared.choices(found, models),

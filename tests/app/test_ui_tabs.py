@@ -255,3 +255,6 @@ def test_empty_workspaces_say_what_to_do() -> None:
     assert "Upload" in library.song_table([])
     assert "Start one" in runs.status(None)
     assert "nothing rejected" in data_views.import_report({"accepted": 2, "rejected": []})
+    twice = {"accepted": 1, "rejected": [{"line": 2, "reason": "vote 1-2 is here already"}]}
+    html = data_views.import_report(twice)
+    assert "<td>" not in html and "1 vote taken in, 1 left out that was here already" in html

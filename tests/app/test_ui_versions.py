@@ -87,6 +87,10 @@ def test_cards_show_intervals_verdict_and_what_is_synthetic(operations: FakeOper
     poor = good | {"metrics": good["metrics"] | {"accuracy": 0.5}}
     assert "not better than a baseline" not in versions.reward_card(good)
     assert "not better than a baseline" in versions.reward_card(poor)
+    asked_twice = {"ceiling": 1.0, "ceiling_from": "repeats", "consistency": {
+        "repeats": 3, "ceiling_low": 0.5, "ceiling_high": 1.0}}  # fmt: skip
+    told = versions.reward_card(good | {"metrics": good["metrics"] | asked_twice})
+    assert "100 % (50–100), by 3 hidden repeats" in told
     assert "synthetic edits, no votes" in versions.reward_card(operations.list_reward_models()[0])
     simulated = versions.reward_card(good | {"simulated": True, "dry_run": "dry7"})
     assert "simulated votes" in simulated and "dry7" in simulated
