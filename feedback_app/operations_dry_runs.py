@@ -55,13 +55,7 @@ class DryRunOperations(Base):
         both_bad: float = USUAL.both_bad,
     ) -> Row:
         """Start a dry run; {run_id, dry_run}. How the judge answers: see `rlhf_core.manner`."""
-        if judge not in READING and judge not in LISTENING:
-            known = ", ".join([*READING, *LISTENING])
-            raise InvalidError(f"there is no judge {judge!r}; known: {known}")
-        if not 1 <= rounds <= MAX_ROUNDS or not 1 <= votes <= MAX_VOTES:
-            raise InvalidError(f"rounds must be 1 to {MAX_ROUNDS} and votes 1 to {MAX_VOTES}")
-        if not 0 <= noise <= 20:
-            raise InvalidError(f"noise is {noise}; it must be 0 (never errs) to 20")
+        _check(judge, rounds, votes, noise)
         try:
             how = asdict(Manner(noise, tie_margin, lapse, skip, side_bias, both_bad))
         except ConfigError as error:
@@ -210,6 +204,17 @@ class DryRunOperations(Base):
             "reasons": gate.get("reasons") or [],
             "seconds": sum(seconds_of(run) for run in runs),
         }
+
+
+def _check(judge: str, rounds: int, votes: int, noise: float) -> None:
+    """Raise InvalidError for a judge that is not known, or numbers outside what they may be."""
+    if judge not in READING and judge not in LISTENING:
+        known = ", ".join([*READING, *LISTENING])
+        raise InvalidError(f"there is no judge {judge!r}; known: {known}")
+    if not 1 <= rounds <= MAX_ROUNDS or not 1 <= votes <= MAX_VOTES:
+        raise InvalidError(f"rounds must be 1 to {MAX_ROUNDS} and votes 1 to {MAX_VOTES}")
+    if not 0 <= noise <= 20:
+        raise InvalidError(f"noise is {noise}; it must be 0 (never errs) to 20")
 
 
 def _round(number: int, plan: Row, policy: Row) -> list[Row]:

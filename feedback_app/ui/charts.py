@@ -142,10 +142,7 @@ def line_chart(
     drawn = [thin(line) for line in series if any(is_real(y) for y in line.y)]
     if not drawn:
         return nothing(title, about)
-    ys = [v for line in drawn for v in (*line.y, *(line.low or ()), *(line.high or ()))]
-    ys += list(bounds or ()) + ([reference[0]] if reference else [])
-    real = [float(v) for v in ys if v is not None and is_real(v)]
-    y_ticks = nice_ticks(min(real), max(real))
+    y_ticks = _y_ticks(drawn, [*(bounds or ()), *([reference[0]] if reference else ())])
     xs = [x for line in drawn for x in line.x]
     counted = all(x == int(x) for x in xs)
     x_ticks = nice_ticks(min(xs), max(xs), least=1.0 if counted else 0.0)
@@ -165,6 +162,13 @@ def line_chart(
     names = [(i % N_COLOURS, line.name) for i, line in enumerate(drawn)]
     key = legend(names) if len(series) > 1 else ""
     return figure(title, "".join(parts), height, key, _summary(title, drawn), about=about)
+
+
+def _y_ticks(lines: Sequence[Series], more: Sequence[float]) -> list[float]:
+    """Ticks that cover all values and intervals of the lines, and more."""
+    ys = [v for line in lines for v in (*line.y, *(line.low or ()), *(line.high or ()))]
+    real = [float(v) for v in (*ys, *more) if v is not None and is_real(v)]
+    return nice_ticks(min(real), max(real))
 
 
 def _spread(values: list[float], most: int = 8) -> list[float]:
