@@ -9,7 +9,7 @@ songs should be none of them (the shipped one is made of seeds 0 to 39). All vot
 the left side is favoured by 0.3 logits.
 
     frozen       the bootstrap's trunk and a Bayesian head, pairs chosen at random
-    chosen       the same with pairs chosen by expected information, in batches
+    chosen       the same with pairs chosen by what they make surer (`selection`), in batches
     tuned        the trunk's last layers fine-tuned, with and without its gate
     attributes   the head on hand-made attributes of the edit instead of the trunk's embedding
     scratch      the same network, trained on nothing but the votes
@@ -204,25 +204,24 @@ class Bench:
                       "accepted": verdict.accepted, "gain": verdict.gain}  # fmt: skip
 
     def _chosen(self, name: str, seed: int, sizes: list[int]) -> Any:
-        rng = np.random.default_rng([seed, 6])
-        phi = self.phi["trunk"][0]
-        pairs = self.votes.pairs(BATCH, rng)
-        voter = np.random.default_rng([seed, 7])
-        given = vote(self.votes, phi, name, pairs, voter)
+        rng, voter = np.random.default_rng([seed, 6]), np.random.default_rng([seed, 7])
+        phi, given = self.phi["trunk"][0], None
+        usual = self.checkpoint.reference.pair_covariance()
+        mean, covariance = self.checkpoint.belief()
         a, b = np.triu_indices(GROUP, 1)
-        while len(pairs) < max(sizes):
-            head = fit_head(given, self.prior["trunk"])
+        for asked in range(BATCH, max(sizes) + 1, BATCH):
             windows = rng.choice(len(phi), min(CANDIDATES, len(phi)), replace=False)
             apart = (phi[windows][:, a] - phi[windows][:, b]).reshape(-1, phi.shape[-1])
             group = windows.repeat(len(a))
-            best = choose_batch(apart, group, head.mean, head.covariance, BATCH)
+            best = choose_batch(apart, group, mean, covariance, usual, BATCH)
             which = best % len(a)
-            new = np.column_stack([group[best], a[which], b[which]])
-            pairs = np.concatenate([pairs, new])
-            given = given.joined(vote(self.votes, phi, name, new, voter))
-            if len(pairs) in sizes:
-                head = fit_head(given, self.prior["trunk"])
-                yield len(pairs), self.of_head(name, head, "trunk")
+            pairs = np.column_stack([group[best], a[which], b[which]])
+            new = vote(self.votes, phi, name, pairs, voter)
+            given = new if given is None else given.joined(new)
+            head = fit_head(given, self.prior["trunk"])
+            mean, covariance = head.mean, head.covariance
+            if asked in sizes:
+                yield asked, self.of_head(name, head, "trunk")
 
     def _scratch(self, name: str, seed: int, sizes: list[int]) -> Any:
         votes, pairs = self._cast(name, seed)

@@ -5,8 +5,9 @@
 
 Reads pairs in the format of `policy.generate` (pair_id, song_id, passage, and the actions of edit_a
 and edit_b are enough) and writes RUN/scores.jsonl, best first: {pair_id, information, place}.
-information: nats by itself. place: 0 is to be asked first; every place is taken given those before
-it, so that two pairs that ask the same question do not follow each other (`reward.selection`).
+information: nats by itself. place: 0 is to be asked first, by what the vote makes surer on usual
+pairs; every place is taken given those before it, so that two pairs that ask the same question do
+not follow each other (`reward.selection`).
 A pair whose song is not in the data folder is left out, and said.
 """
 
@@ -72,13 +73,13 @@ def _embedded(
 def ranked(
     rows: Sequence[dict[str, Any]], apart: DoubleArray, reward: LearnedRewardIntegration
 ) -> list[dict[str, Any]]:
-    """{pair_id, information, place} of every pair, best first. apart: (n, D), see `differences`."""
-    mean = reward.checkpoint.mean.double().cpu().numpy()
-    covariance = reward.checkpoint.covariance.double().cpu().numpy()
+    """{pair_id, information, place} of every pair, by place. apart: (n, D), see `differences`."""
+    mean, covariance = reward.checkpoint.belief()
     alone = information_gain(
         apart @ mean, np.einsum("nd,de,ne->n", apart, covariance, apart, optimize=True)
     )
-    order = choose_batch(apart, np.arange(len(rows)), mean, covariance, len(rows))
+    usual = reward.checkpoint.reference.pair_covariance()
+    order = choose_batch(apart, np.arange(len(rows)), mean, covariance, usual, len(rows))
     return [
         {
             "pair_id": rows[index]["pair_id"],

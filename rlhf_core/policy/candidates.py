@@ -13,14 +13,12 @@ output; else new ones are drawn, hotter, then from the presets.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from itertools import combinations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.editing.edl import EDL, build_edl
@@ -30,7 +28,8 @@ from rlhf_core.policy.agent import Agent
 from rlhf_core.policy.rewards import Item
 from rlhf_core.policy.rollout import collect
 from rlhf_core.reward.learned_reward_integration import LearnedRewardIntegration
-from rlhf_core.types import IntArray
+from rlhf_core.reward.selection import Asking
+from rlhf_core.types import DoubleArray, IntArray
 
 POOLS = ("random", "broad", "cross", "chosen", "gold")
 MIN_DIFFERENT_BEATS = 4
@@ -38,7 +37,6 @@ ATTEMPTS = 8
 HOTTER = 1.2
 CHOSEN_FROM_POLICY, CHOSEN_FROM_PRESETS, CHOSEN_PAIRS = 8, 4, 24
 BROKEN_RATE = 0.5
-QUADRATURE = 15
 
 
 @dataclass(frozen=True)
@@ -57,27 +55,22 @@ class Asked:
     """What the votes on the pairs chosen so far will tell, whatever their answers.
 
     The reward posterior's covariance (D, D) shrinks with each pair chosen, so that later pairs of
-    the same batch ask something else (as `reward.selection.choose_batch` does).
+    the same batch ask something else.
     """
 
-    covariance: Tensor | None = None
+    covariance: DoubleArray | None = None
 
-    def now(self, reward: LearnedRewardIntegration) -> Tensor:
+    def best(self, reward: LearnedRewardIntegration, apart: DoubleArray) -> int:
+        """Which of these phi(a) - phi(b) (pairs, D) to ask about (`reward.selection`): chosen."""
+        mean, covariance = reward.checkpoint.belief()
         if self.covariance is None:
-            self.covariance = reward.checkpoint.covariance.double().cpu().clone()
-        return self.covariance
-
-    def add(self, reward: LearnedRewardIntegration, difference: Tensor) -> None:
-        """A pair with this phi(a) - phi(b) (D,) was chosen."""
-        covariance = self.now(reward)
-        left = covariance @ difference
-        variance = float(difference @ left)
-        logit = float(difference @ reward.checkpoint.mean.double().cpu())
-        p = 1 / (1 + math.exp(-logit / math.sqrt(1 + math.pi * variance / 8)))
-        curvature = p * (1 - p)
-        self.covariance = covariance - torch.outer(left, left) * (
-            curvature / (1 + curvature * variance)
-        )
+            self.covariance = covariance
+        usual = reward.checkpoint.reference.pair_covariance()
+        asking = Asking(apart, mean, self.covariance, usual)
+        index = int(asking.worth().argmax())
+        asking.ask(index)
+        self.covariance = asking.covariance
+        return index
 
 
 @dataclass(frozen=True)
@@ -142,7 +135,7 @@ class Maker:
         return candidate(item, random_edit(*item, rng, BROKEN_RATE), "gold", "broken", None)
 
     def _chosen(self, item: Item, rng: np.random.Generator) -> tuple[Candidate, Candidate]:
-        """The pair of many whose vote is expected to teach most."""
+        """The pair of many whose vote is expected to teach most (`reward.selection`)."""
         if self.reward is None:
             raise EditError("choosing pairs by information needs --reward_model")
         edits = [
@@ -161,9 +154,7 @@ class Maker:
         if not pairs:
             return self.pair("broad", item, rng)
         apart = _differences(self.reward, item, edits, pairs)
-        best = int(_information(self.reward, apart, self.asked.now(self.reward)).argmax())
-        self.asked.add(self.reward, apart[best])
-        a, b = pairs[best]
+        a, b = pairs[self.asked.best(self.reward, apart)]
         return (edits[a], edits[b]) if rng.random() < 0.5 else (edits[b], edits[a])
 
 
@@ -199,36 +190,13 @@ def _differences(
     item: Item,
     edits: list[Candidate],
     pairs: list[tuple[int, int]],
-) -> Tensor:
-    """(pairs, D) float64: how far apart the two sides of each pair are embedded."""
+) -> DoubleArray:
+    """(pairs, D): how far apart the two sides of each pair are embedded."""
     rows = torch.zeros(len(edits), dtype=torch.long)
     batch = PassageBatch.from_passages([item]).select(rows)
     phi = reward.embed(batch, torch.as_tensor(np.stack([edit.actions for edit in edits])))
     a, b = (torch.tensor(side) for side in zip(*pairs, strict=True))
-    return (phi[a] - phi[b]).double().cpu()
-
-
-def _information(reward: LearnedRewardIntegration, apart: Tensor, covariance: Tensor) -> Tensor:
-    """Expected information (nats) of a vote on each pair (pairs, D), about the reward's weights."""
-    variance = torch.einsum("nd,de,ne->n", apart, covariance, apart).clamp(min=0)
-    return information_gain(apart @ reward.checkpoint.mean.double().cpu(), variance.sqrt())
-
-
-def information_gain(mean: Tensor, std: Tensor) -> Tensor:
-    """Mutual information (nats) between a vote ~ Bernoulli(sigmoid(x)) and x ~ N(mean, std^2).
-
-    BALD (Houlsby 2011, arXiv:1112.5745), the expectation by Gauss-Hermite quadrature.
-    """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(QUADRATURE)
-    share = torch.as_tensor(weights / weights.sum(), dtype=mean.dtype)
-    x = mean[:, None] + std[:, None] * torch.as_tensor(nodes, dtype=mean.dtype)
-    p = torch.sigmoid(x)
-    return _coin((p * share).sum(1)) - (_coin(p) * share).sum(1)
-
-
-def _coin(p: Tensor) -> Tensor:
-    """Entropy of a coin."""
-    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
+    return np.asarray((phi[a] - phi[b]).double().cpu().numpy())
 
 
 def plan_pools(count: int, shares: dict[str, float], rng: np.random.Generator) -> list[str]:

@@ -75,6 +75,16 @@ class RewardCheckpoint:
     metrics: dict[str, Any]
     lineage: dict[str, Any]
 
+    def belief(self) -> tuple[DoubleArray, DoubleArray]:
+        """Mean (D,) and covariance (D, D) of w, from which pairs are chosen.
+
+        Before any vote the mean is 0: the bootstrap's own is a stated taste, nobody's, and pairs
+        chosen as if it were known ask for less than they could.
+        """
+        mean = self.mean.double().cpu().numpy()
+        known = bool(self.metrics.get("n_votes"))
+        return mean if known else np.zeros_like(mean), self.covariance.double().cpu().numpy()
+
     def content(self) -> dict[str, Any]:
         """As plain values and tensors."""
         return {

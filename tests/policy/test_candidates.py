@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -18,7 +14,6 @@ from rlhf_core.policy.candidates import (
     Asked,
     Maker,
     different_beats,
-    information_gain,
     plan_pools,
 )
 from rlhf_core.policy.rewards import Item
@@ -72,22 +67,6 @@ def test_different_beats_by_hand(items: list[Item]) -> None:
     assert different_beats(edls[1], edls[2]) == 5
 
 
-def test_information_gain_against_sampling() -> None:
-    """What is certain teaches nothing; otherwise as a plain Monte Carlo estimate says."""
-    mean, std = torch.tensor([0.0, 0.0, 2.0, 0.0]), torch.tensor([0.0, 1.0, 1.0, 3.0])
-    gain = information_gain(mean, std)
-    rng = np.random.default_rng(0)
-
-    def coin(p: np.ndarray) -> np.ndarray:
-        return -(p * np.log(p) + (1 - p) * np.log(1 - p))
-
-    for i in range(4):
-        p = 1 / (1 + np.exp(-rng.normal(float(mean[i]), float(std[i]), 200_000)))
-        assert gain[i].item() == pytest.approx(float(coin(p.mean()) - coin(p).mean()), abs=3e-3)
-    assert gain.min() >= 0 and gain.max() < math.log(2)
-    assert gain[0] < gain[2] < gain[1] < gain[3]
-
-
 def test_pools_keep_their_shares() -> None:
     rng = np.random.default_rng(0)
     pools = plan_pools(20, {"broad": 0.25, "cross": 0.1}, rng)
@@ -100,17 +79,17 @@ def test_pools_keep_their_shares() -> None:
         plan_pools(3, {"broad": 0.8, "cross": 0.3}, rng)
 
 
-def test_what_was_asked_shrinks_the_covariance_as_bayes_says() -> None:
-    generator = torch.Generator().manual_seed(0)
-    root = torch.randn(4, 4, generator=generator, dtype=torch.float64)
-    covariance, mean = root @ root.T + torch.eye(4), torch.tensor([0.5, 0.0, -1.0, 0.2])
-    reward: Any = SimpleNamespace(checkpoint=SimpleNamespace(covariance=covariance, mean=mean))
-    x = torch.tensor([1.0, -2.0, 0.5, 0.0], dtype=torch.float64)
+def test_what_was_asked_on_one_passage_is_not_asked_on_the_next() -> None:
+    """With the shipped bootstrap, which is synthetic."""
+    reward = LearnedRewardIntegration()
+    reward.load_model()
+    covariance = reward.checkpoint.covariance.double().numpy()
+    apart = 50 * np.linalg.eigh(covariance)[1].T[-3:]  # questions that have nothing in common
     asked = Asked()
-    asked.add(reward, x)
-    p = torch.sigmoid(x @ mean.double() / (1 + math.pi * (x @ covariance @ x) / 8).sqrt())
-    wanted = torch.linalg.inv(torch.linalg.inv(covariance) + p * (1 - p) * torch.outer(x, x))
-    torch.testing.assert_close(asked.now(reward), wanted)
+    first = asked.best(reward, apart)
+    assert asked.covariance is not None
+    assert apart[first] @ asked.covariance @ apart[first] < apart[first] @ covariance @ apart[first]
+    assert asked.best(reward, apart) != first
 
 
 def test_chosen_pairs_differ_and_a_batch_repeats(small_agent: Agent, items: list[Item]) -> None:
