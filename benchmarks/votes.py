@@ -82,7 +82,7 @@ def fill(root: Path) -> list[str]:
             [edls[0], peaks, now, PAIRS],
         )
         cursor.execute(
-            "INSERT INTO pair_scores SELECT pair_id, 'reward_v0', random(),"
+            "INSERT OR REPLACE INTO pair_scores SELECT pair_id, 'reward_v0', random(),"
             " row_number() OVER (ORDER BY hash(pair_id)), 'made', created_at FROM pairs"
             " WHERE pool IN ('chosen', 'broad')"
         )

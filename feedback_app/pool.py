@@ -116,19 +116,20 @@ class Pool:
         return True
 
     def _take_in(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        with_ranks = self.settings.assign_score > 0
-        for pair_id, batch, pool, regions_a, regions_b, information, place, made in rows:
-            ranked = with_ranks and pool in RANKED_POOLS
-            entry = Entry(
-                pair_id, batch, pool, (regions_a, regions_b), place if ranked else None, information
-            )
+        with_ranks, places = self.settings.assign_score > 0, self.places
+        made = []
+        for pair_id, batch, pool, regions_a, regions_b, information, place, _ in rows:
+            rank = place if with_ranks and pool in RANKED_POOLS else None
+            entry = Entry(pair_id, batch, pool, (regions_a, regions_b), rank, information)
             self.batches[batch] = len(self.pairs)
             self.pairs[pair_id] = entry
-            self._newest = made
-            if entry.gold:
+            if pool == "gold":
                 self.gold.add(pair_id)
-            else:
-                self._shelve(pair_id)
+            elif (level := places.get(pair_id, 0)) < self.settings.votes_per_pair:
+                made.append((entry, level))
+        self.shelves.put_all(made)
+        if rows:
+            self._newest = rows[-1][-1]
 
     def meet(self, cursor: Any, names: Collection[str]) -> None:
         """Make these people known before anything is decided about them."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import duckdb
 
+from feedback_app import journal
 from feedback_app.database import open_file
 from feedback_app.errors import InvalidError, WorkspaceError
 from feedback_app.quack import (
@@ -99,6 +100,10 @@ class DatabaseServer:
             self._connection.execute(
                 "INSERT INTO turns SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM turns)"
             )
+            self._connection.execute(journal.TABLE)
+            # a turn that the journal does not know: whoever wrote to the file while it was not
+            # served left no word there, and apps that have waited read everything afresh
+            self._connection.execute("UPDATE turns SET turn = turn + 1")
             load_extensions(self._connection)
             self._listen()
         except duckdb.Error as error:

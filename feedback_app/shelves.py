@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 DRAWS = 12  # at random, before all pairs of a batch are looked at
 
@@ -45,8 +45,7 @@ class Bag:
         return rng.choice(self._items)
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A pair that may be given.
 
     regions: where edit a and edit b differ, as JSON text. place: in the newest ranking, 0 is best;
@@ -79,10 +78,23 @@ class Shelves:
 
     def put(self, entry: Entry, level: int) -> None:
         """Shelve a pair of which `level` places are taken."""
-        if entry.place is None:
-            self._bags.setdefault((level, entry.kind, entry.batch), Bag()).add(entry.pair_id)
-        else:
+        if entry.place is not None:
             insort(self._ranking.setdefault(level, []), (entry.place, entry.pair_id))
+            return
+        key = (level, entry.kind, entry.batch)
+        if (bag := self._bags.get(key)) is None:
+            bag = self._bags[key] = Bag()
+        bag.add(entry.pair_id)
+
+    def put_all(self, entries: Iterable[tuple[Entry, int]]) -> None:
+        """Shelve many pairs at once, with their levels."""
+        for entry, level in entries:
+            if entry.place is None:
+                self.put(entry, level)
+            else:
+                self._ranking.setdefault(level, []).append((entry.place, entry.pair_id))
+        for order in self._ranking.values():
+            order.sort()
 
     def take(self, entry: Entry, level: int) -> None:
         """Take a pair away; nothing happens where it is not."""

@@ -83,7 +83,8 @@ class VoteRows:
         """(annotator, pairs that they were given a second time)"""
         cursor.execute(
             "SELECT annotator, list(DISTINCT pair_id) FROM assignments"
-            " WHERE list_contains(?, annotator) AND repeat_of IS NOT NULL GROUP BY annotator",
+            " WHERE list_contains(?, annotator) AND repeat_of IS NOT NULL AND state <> 'abandoned'"
+            " GROUP BY annotator",
             [list(names)],
         )
         return list(cursor.fetchall())

@@ -263,11 +263,11 @@ class Desk:
     def _cast(self, row: Row, assignment: Row, form: VoteForm) -> str | None:
         """Take a new vote in; returns what the page should hint at."""
         annotator, vote_id, tell = row["annotator"], row["vote_id"], self.pool.tell
-        tell("remember", annotator, vote_id, form.choice, "too_fast" in row["flags"])
         self._new[vote_id] = row
         if (annotator, vote_id) in self.pool.early_undos:
             tell("await_vote", annotator, vote_id, False)
             return None
+        tell("remember", annotator, vote_id, form.choice, "too_fast" in row["flags"])
         tell("count", annotator, 1, row["created_at"], self.now)
         self.pool.set_state(assignment, "done")
         if form.choice == "skip":
