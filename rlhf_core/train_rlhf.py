@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from rlhf_core.checkpoints import lineage, load_checkpoint
 from rlhf_core.command_line import guarded
-from rlhf_core.devices import backend, check_device, use_threads
+from rlhf_core.devices import advising, backend, check_device, own_device, use_threads
 from rlhf_core.errors import CheckpointError, ConfigError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.history import rows
@@ -243,18 +242,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def body() -> None:
-        try:
-            with process_group(backend(args.device)) as rank:
-                start_logging(args.log_level if rank == 0 else "ERROR")
-                if rank == 0:
-                    run(args)
-                    return
-                # The others only lend their hands; what they write is nobody's.
-                with tempfile.TemporaryDirectory() as folder:
-                    args.output_dir = Path(folder)
-                    run(args)
-        except torch.cuda.OutOfMemoryError as error:
-            raise ConfigError(OUT_OF_MEMORY) from error
+        with advising(OUT_OF_MEMORY), process_group(backend(args.device)) as rank:
+            args.device = own_device(args.device)
+            start_logging(args.log_level if rank == 0 else "ERROR")
+            if rank == 0:
+                run(args)
+                return
+            # The others only lend their hands; what they write is nobody's.
+            with tempfile.TemporaryDirectory() as folder:
+                args.output_dir = Path(folder)
+                run(args)
 
     return guarded(body, stopped)
 

@@ -98,7 +98,9 @@ def build_parser() -> argparse.ArgumentParser:
     _number(loop, "--log_every", int, TrainingConfig, "updates between lines of the log")
     _number(loop, "--plot_every", int, TrainingConfig, "updates between plots")
     _number(loop, "--seed", int, TrainingConfig, "same seed, same data, same weights")
-    loop.add_argument("--device", default="cpu", help="cpu or cuda:0 (cpu)")
+    loop.add_argument(
+        "--device", default="cpu", help="cpu or cuda:0 (cpu); under torchrun cuda: each its own"
+    )
     loop.add_argument(
         "--bf16",
         action="store_true",
@@ -150,9 +152,7 @@ def _algorithm_arguments(parser: argparse.ArgumentParser) -> None:
     both.add_argument(
         "--epochs", type=int, help=f"passes over an update ({PPOConfig.epochs}, {DPOConfig.epochs})"
     )
-    both.add_argument(
-        "--minibatch", type=int, help="episodes (16), or pairs (4), of an optimiser step"
-    )
+    both.add_argument("--minibatch", type=int, help="episodes, or pairs (16), of an optimiser step")
     _number(both, "--max_grad_norm", float, PPOConfig, "gradients longer than this are shortened")
     ppo = parser.add_argument_group("PPO")
     _number(ppo, "--clip", float, PPOConfig, "limit of the probability ratio's change")

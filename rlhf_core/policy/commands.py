@@ -14,8 +14,8 @@ from rlhf_core.errors import ConfigError
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 OUT_OF_MEMORY = (
-    "the GPU ran out of memory. Lower --n_steps or --minibatch, or use --device cpu (the policy "
-    "is small: one or two cores are quick enough)."
+    "Lower --n_steps or --minibatch, or use --device cpu (the policy is small: one or two cores "
+    "are quick enough)."
 )
 
 

@@ -35,16 +35,18 @@ class DPOConfig:
     length_normalise: mean instead of sum of log-probabilities, so that long passages weigh no more.
     strength_margin: by how much more the better edit's implicit reward has to lead for each step
         of a vote's strength above 1 (0: strength counts for nothing).
+    lr, minibatch_pairs: with 4 pairs a step (and half the rate) single pairs pull the policy about:
+        climbing two judges' true scores it wins 71-84 % against the start, with 16 75-91 %.
     """
 
-    lr: float = 5e-4
+    lr: float = 1e-3
     beta: float = 0.5
     loss: str = "sigmoid"
     label_smoothing: float = 0.1
     length_normalise: bool = False
     strength_margin: float = 0.25
     epochs: int = 2
-    minibatch_pairs: int = 4
+    minibatch_pairs: int = 16
     max_grad_norm: float = 0.5
 
     def __post_init__(self) -> None:
