@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page
 
+from tests.browser.annotating import ready, server_votes, state, wait
+
 pytestmark = pytest.mark.browser
 
 # Oracle for "the same moment", independent of map.js: straight from the EDL rows of both sides.
@@ -20,18 +22,6 @@ EXPECTED = """(from, to, t) => {
   const phase = (t - row[1]) / row[2];
   return to.filter(([beat]) => beat === row[0]).map(([, start, length]) => start + phase * length);
 }"""
-
-
-def state(page: Page, name: str) -> Any:
-    return page.evaluate(f"window.__player.{name}")
-
-
-def wait(page: Page, condition: str) -> None:
-    page.wait_for_function(f"() => {condition}", timeout=15000, polling=30)
-
-
-def ready(page: Page) -> None:
-    page.wait_for_selector(".studio[data-phase=ready]", timeout=20000)
 
 
 def hear_everything(page: Page) -> None:
@@ -47,10 +37,6 @@ def hear_everything(page: Page) -> None:
                 start, end = state(page, "differences")[state(page, "loop")][name]
                 page.wait_for_timeout(int(min(end - start, 1.2) * 1000) + 150)
     wait(page, "window.__player.open")
-
-
-def server_votes(page: Page) -> list[dict[str, Any]]:
-    return page.evaluate("fetch('/api/my-votes').then((answer) => answer.json())")
 
 
 def test_sound_plays_and_switching_keeps_the_moment(sign_in: Callable[..., Any]) -> None:

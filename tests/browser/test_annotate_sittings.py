@@ -1,11 +1,9 @@
-"""Whole sittings on the annotation page: by touch, through outages, long; and the first visit."""
+"""Sittings on the annotation page: by touch, by keys, on two devices; and the first visit."""
 
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,67 +11,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from tests.browser.conftest import PASSWORD, Server, Visit, running
+from tests.browser.annotating import listener, ready, server_votes, skip, state, text_of, wait
+from tests.browser.conftest import Server, running
 
 pytestmark = pytest.mark.browser
 MAIN = "document.querySelector('.studio').dataset"
-
-
-def state(page: Page, name: str) -> Any:
-    return page.evaluate(f"window.__player.{name}")
-
-
-def wait(page: Page, condition: str) -> None:
-    page.wait_for_function(f"() => {condition}", timeout=15000, polling=30)
-
-
-def ready(page: Page) -> None:
-    page.wait_for_selector(".studio[data-phase=ready]", timeout=20000)
-
-
-def server_votes(page: Page) -> list[dict[str, Any]]:
-    return page.evaluate("fetch('/api/my-votes').then((answer) => answer.json())")
-
-
-def skip(page: Page) -> str:
-    """Vote "can't judge" on what is shown; returns its assignment."""
-    wait(page, "window.__player.assignment !== null")
-    assignment = state(page, "assignment")
-    page.keyboard.press("t")
-    wait(page, f"window.__player.assignment !== {json.dumps(assignment)}")
-    return str(assignment)
-
-
-def enter(page: Page, name: str) -> None:
-    """Fill in and send the form of the sign-in page."""
-    page.fill("input[name=name]", name)
-    page.fill("input[name=password]", PASSWORD)
-    page.press("input[name=password]", "Enter")
-
-
-def listener(browser: Any, server: Server, name: str) -> Page:
-    context = browser.new_context()
-    context.add_init_script("localStorage.setItem('tour-seen/1', '1')")
-    page = context.new_page()
-    page.goto(server.url + "/login?next=/annotate")
-    enter(page, name)
-    page.wait_for_selector(".studio")
-    return page
-
-
-def sign_in_again(visit: Visit) -> None:
-    """From the notice of an ended session; what was kept is then sent."""
-    visit.page.get_by_role("link", name="Sign in again").click()
-    enter(visit.page, visit.name)
-    ready(visit.page)
-    wait(visit.page, "window.__player.unsent === 0")
-
-
-def all_arrived(page: Page, given: list[str]) -> None:
-    """The server has one vote on each assignment, those that the page knows of."""
-    stored = server_votes(page)
-    assert sorted(vote["assignment_id"] for vote in stored) == sorted(given)
-    assert sorted(vote["vote_id"] for vote in stored) == sorted(state(page, "votes"))
 
 
 def test_a_sitting_by_touch_on_a_phone(sign_in: Callable[..., Any]) -> None:
@@ -117,97 +59,6 @@ def test_any_vote_of_the_sitting_is_undone_from_the_list(sign_in: Callable[..., 
     left = {vote["vote_id"] for vote in server_votes(page)}
     assert left == set(state(page, "votes")) and len(left) == 2 and chosen not in left
     assert len({first, second, third}) == 3
-
-
-def test_a_sitting_through_every_kind_of_outage(
-    sign_in: Callable[..., Any], server: Server
-) -> None:
-    """No network, a killed server, an ended session: nothing is lost and nothing doubled."""
-    visit = sign_in()
-    page, context = visit.page, visit.context
-    ready(page)
-    given = [skip(page)]
-    wait(page, "window.__player.prefetched !== null")
-    context.set_offline(True)
-    given.append(skip(page))
-    wait(page, "window.__player.delivery === 'waiting'")
-    context.set_offline(False)
-    wait(page, "window.__player.unsent === 0 && window.__player.prefetched !== null")
-    server.stop(signal.SIGKILL)
-    given.append(skip(page))
-    wait(page, "window.__player.delivery === 'waiting'")
-    server.start()
-    page.evaluate("window.dispatchEvent(new Event('online'))")
-    wait(page, "window.__player.unsent === 0 && window.__player.prefetched !== null")
-    context.clear_cookies()
-    given.append(skip(page))
-    wait(page, "window.__player.delivery === 'signed-out'")
-    sign_in_again(visit)
-    all_arrived(page, given)
-
-
-def text_of(page: Page) -> str:
-    return " ".join(page.inner_text(".studio").split())
-
-
-@pytest.mark.long
-def test_a_minute_without_network(sign_in: Callable[..., Any]) -> None:
-    """A real minute: votes go on while there are pairs, then the page waits, then all is stored."""
-    visit = sign_in()
-    page, context = visit.page, visit.context
-    ready(page)
-    given = [skip(page)]
-    wait(page, "window.__player.prefetched !== null && window.__player.unsent === 0")
-    context.set_offline(True)
-    given += [skip(page)]
-    wait(page, "window.__player.unsent === 1")
-    assert state(page, "playing"), "what was fetched ahead plays"
-    page.wait_for_timeout(10_000)
-    assert "No connection. 1 vote is kept on this device" in text_of(page)
-    given.append(str(state(page, "assignment")))
-    page.keyboard.press("t")
-    page.wait_for_selector(".studio[data-phase=trouble]")
-    page.wait_for_timeout(50_000)
-    assert "No answer from the server" in text_of(page)
-    assert "2 votes are kept on this device" in text_of(page)
-    assert state(page, "unsent") == 2
-    context.set_offline(False)
-    wait(page, "window.__player.unsent === 0 && window.__player.assignment !== null")
-    assert "Connected again. Everything is saved." in text_of(page)
-    all_arrived(page, given)
-    page.keyboard.press("u")
-    wait(page, "window.__player.unsent === 0")
-    assert len(server_votes(page)) == 2 and not visit.problems
-
-
-@pytest.mark.long
-def test_a_minute_without_server_in_which_the_session_ended(
-    sign_in: Callable[..., Any], server: Server
-) -> None:
-    """Killed in the middle, back after a minute, by then signed out; nothing is pressed to help."""
-    visit = sign_in()
-    page, context = visit.page, visit.context
-    ready(page)
-    wait(page, "window.__player.prefetched !== null")
-    server.stop(signal.SIGKILL)
-    given = [skip(page)]
-    page.wait_for_timeout(60_000)
-    assert "1 vote is kept on this device" in text_of(page)
-    context.clear_cookies()
-    given.append(str(state(page, "assignment")))
-    page.keyboard.press("t")
-    server.start()
-    wait(page, "window.__player.delivery === 'signed-out'")
-    assert "Your session has ended. 2 votes are kept on this device" in text_of(page)
-    sign_in_again(visit)
-    all_arrived(page, given)
-    server.stop(signal.SIGKILL)
-    given.append(skip(page))
-    page.wait_for_timeout(5_000)
-    server.start()
-    wait(page, "window.__player.unsent === 0 && window.__player.assignment !== null")
-    all_arrived(page, given)
-    assert not visit.problems
 
 
 def test_tags_strength_and_comment_by_keys(sign_in: Callable[..., Any]) -> None:
@@ -377,47 +228,3 @@ def test_only_both_ears_together_hear_the_tone(sign_in: Callable[..., Any]) -> N
     assert power[1] / power[0] == pytest.approx(1, abs=0.15), "neither ear hears it by level"
     level = np.sqrt(np.mean(np.array(left)[whole] ** 2))
     assert level == pytest.approx(0.12, rel=0.05)
-
-
-MEMORY_PAIRS = 200
-COUNT_BUFFERS = """
-window.alive = 0;
-const gone = new FinalizationRegistry((count) => { window.alive -= count; });
-const decode = AudioContext.prototype.decodeAudioData;
-AudioContext.prototype.decodeAudioData = async function (bytes) {
-  const buffer = await decode.call(this, bytes);
-  window.alive += 1;
-  gone.register(buffer, 1);
-  return buffer;
-};
-"""
-
-
-@pytest.mark.long
-def test_memory_stays_flat_over_200_pairs(browser: Any, tmp_path: Path) -> None:
-    """Decoded sounds are let go, and the page's heap after 200 pairs is about that after 40."""
-    with running(tmp_path / "workspace", count=MEMORY_PAIRS + 5, beats=8) as server:
-        context = browser.new_context()
-        context.add_init_script("localStorage.setItem('tour-seen/1', '1')")
-        context.add_init_script(COUNT_BUFFERS)
-        page = context.new_page()
-        page.goto(server.url + "/login?next=/annotate")
-        enter(page, "listener1")
-        ready(page)
-        page.keyboard.press("1")
-        heap, alive = {}, {}
-        tools = context.new_cdp_session(page)
-        for number in range(1, MEMORY_PAIRS + 1):
-            skip(page)
-            if number in (40, MEMORY_PAIRS):
-                wait(page, "window.__player.unsent === 0 && window.__player.prefetched !== null")
-                for _ in range(3):
-                    tools.send("HeapProfiler.collectGarbage")
-                    page.wait_for_timeout(200)
-                heap[number] = tools.send("Runtime.getHeapUsage")["usedSize"] / 2**20
-                alive[number] = page.evaluate("window.alive")
-        print(f"heap {heap} MiB, decoded sounds alive {alive}")
-        assert len(server_votes(page)) == MEMORY_PAIRS
-        assert alive[MEMORY_PAIRS] <= 12, "what is shown, what is next, the last vote's"
-        assert heap[MEMORY_PAIRS] < heap[40] + 4, "MiB"
-        context.close()
