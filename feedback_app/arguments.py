@@ -8,6 +8,7 @@ from typing import Any
 
 from feedback_app.commands_figures import add_find, add_people, add_results
 from feedback_app.exchange.query import AUDIO, POOLS, SPLITS, SUFFIXES
+from feedback_app.settings import POLICY_STEPS
 from rlhf_core.manner import add_arguments as add_manner
 from rlhf_core.tastes import LISTENING, READING, listed
 
@@ -246,7 +247,9 @@ def _users(commands: Commands) -> None:
 
 def _policy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--algorithm", choices=("ppo", "dpo"), default="ppo")
-    parser.add_argument("--total-steps", type=int, default=40000, help="beats edited (40000)")
+    parser.add_argument(
+        "--total-steps", type=int, default=POLICY_STEPS, help="beats edited (%(default)s)"
+    )
     parser.add_argument("--learned-weight", type=float, default=0.8, help="(0.8)")
     parser.add_argument("--dense-weight", type=float, default=0.2, help="(0.2)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda:0 (cpu)")

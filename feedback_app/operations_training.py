@@ -13,6 +13,7 @@ from feedback_app.errors import ConflictError, InvalidError
 from feedback_app.jobs import read_status
 from feedback_app.operations_base import Base, plain, policy_settings
 from feedback_app.readings import metrics_of, results_of
+from feedback_app.settings import POLICY_STEPS
 
 SHIPPED = Path(rlhf_core.__file__).parent / "models/reward_model_v8_long/reward_model_final.pt"
 MAX_COUNT = 2000
@@ -86,7 +87,7 @@ class TrainingOperations(Base):
     def train_policy(
         self,
         algorithm: str = "ppo",
-        total_steps: int = 40000,
+        total_steps: int = POLICY_STEPS,
         learned_weight: float = 0.8,
         dense_weight: float = 0.2,
         device: str = "cpu",
@@ -106,7 +107,7 @@ class TrainingOperations(Base):
         self,
         include_simulated: bool = False,
         algorithm: str = "ppo",
-        total_steps: int = 40000,
+        total_steps: int = POLICY_STEPS,
         learned_weight: float = 0.8,
         dense_weight: float = 0.2,
         device: str = "cpu",

@@ -18,6 +18,7 @@ from feedback_app.logs import FORMATS, LEVELS
 from rlhf_core.files import read_json
 
 PREFIX = "FEEDBACK_APP_"
+POLICY_STEPS = 100_000  # of a training, as of `train_rlhf`, unless another number is asked for
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from typing import Any
 
 import gradio as gr
 
+from feedback_app.settings import POLICY_STEPS
 from feedback_app.ui.guard import Guard
 
 APP = ("python", "-m", "feedback_app")
 DEFAULTS = {
-    "algorithm": "ppo", "total_steps": 40000, "learned_weight": 0.8, "dense_weight": 0.2,
+    "algorithm": "ppo", "total_steps": POLICY_STEPS, "learned_weight": 0.8, "dense_weight": 0.2,
     "device": "cpu", "seed": 0,
 }  # fmt: skip
 
@@ -80,7 +81,11 @@ def panel(guard: Guard, settings: Any, pairs: tuple[Any, Any]) -> None:
     with gr.Accordion("The same by command", open=False, elem_id="by-command"):
         code = gr.Code(
             lines(
-                False, 0, policy_arguments("ppo", 40000, 0.8, 0.2, None, False, "cpu", 0), 20, ""
+                False,
+                0,
+                policy_arguments("ppo", POLICY_STEPS, 0.8, 0.2, None, False, "cpu", 0),
+                20,
+                "",
             ),
             language="shell",
             label="Run in the workspace's folder; a running app is used",

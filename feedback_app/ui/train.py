@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from feedback_app.settings import POLICY_STEPS
 from feedback_app.ui import actions, commanding, runs, text
 from feedback_app.ui.commanding import policy_arguments
 from feedback_app.ui.guard import Guard, Loader
@@ -113,7 +114,9 @@ def _policy_card() -> tuple[gr.Button, tuple[Any, ...]]:
                 elem_id="algorithm",
                 min_width=130,
             )
-            steps = gr.Number(40_000, label="Steps", precision=0, elem_id="steps", min_width=110)
+            steps = gr.Number(
+                POLICY_STEPS, label="Steps", precision=0, elem_id="steps", min_width=110
+            )
         button = gr.Button("Train policy", variant="primary", elem_id="train-policy")
         with gr.Accordion("More settings", open=False):
             learned = gr.Slider(0, 1, 0.8, step=0.05, label="Learned reward weight")
