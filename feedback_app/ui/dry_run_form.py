@@ -45,10 +45,10 @@ def build(judges: Sequence[tuple[str, str]], guard: Guard) -> Form:
             )  # fmt: skip
             for name, value, label in (("rounds", 3, "Rounds"), ("votes", 50, "Votes a round")):
                 inputs[name] = gr.Number(
-                    value, label=label, precision=0, elem_id=f"dry-{name}", min_width=100
+                    value, label=label, precision=0, elem_id=f"dry-{name}", min_width=120
                 )
             inputs["noise"] = gr.Number(
-                USUAL["noise"], label="Noise", step=0.1, elem_id="dry-noise", min_width=100
+                USUAL["noise"], label="Noise", step=0.1, elem_id="dry-noise", min_width=120
             )
         gr.HTML(
             '<p class="fa-quiet">Noise 0 never errs; 1 gives votes of which about 70 % agree with '
