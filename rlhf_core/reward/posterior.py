@@ -26,6 +26,7 @@ and covariance of w then come from a sparse prior over those directions (see `sp
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -128,11 +129,16 @@ class HeadPrior:
         return cls(wide, plain, directions)
 
     def factor(self, share: float) -> DoubleArray:
-        """L (D, R) with L Lᵀ = (1 - share) family + share isotropic."""
-        values, vectors = np.linalg.eigh((1 - share) * self.family + share * self.isotropic)
-        keep = values > 1e-10 * values[-1]
-        factor: DoubleArray = vectors[:, keep] * np.sqrt(values[keep])
-        return factor
+        """L (D, R) with L Lᵀ = (1 - share) family + share isotropic; worked out once."""
+        if share not in self._factors:
+            values, vectors = np.linalg.eigh((1 - share) * self.family + share * self.isotropic)
+            keep = values > 1e-10 * values[-1]
+            self._factors[share] = vectors[:, keep] * np.sqrt(values[keep])
+        return self._factors[share]
+
+    @cached_property
+    def _factors(self) -> dict[float, DoubleArray]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -163,11 +169,16 @@ class HeadPosterior:
 @dataclass(frozen=True)
 class _Mode:
     theta: DoubleArray  # [z (R), bias (K or 0), log nu (1 or 0)]
-    covariance: DoubleArray
+    solver: tuple[DoubleArray, bool]  # Cholesky factor of the precision
     design: DoubleArray  # (n, R + K): m = design @ theta[:-1 or all]
     slope: DoubleArray  # (n,) d log p / d m, weighted
     curvature: DoubleArray  # (n,) -d² log p / d m², weighted
     log_evidence: float
+
+    @cached_property
+    def covariance(self) -> DoubleArray:
+        """Of theta. Not needed of the modes that the search over scales only passes by."""
+        return np.asarray(cho_solve(self.solver, np.eye(len(self.theta))))
 
 
 def attenuate(mean: DoubleArray, variance: DoubleArray) -> DoubleArray:
@@ -178,7 +189,7 @@ def attenuate(mean: DoubleArray, variance: DoubleArray) -> DoubleArray:
 def log_likelihood(
     m: DoubleArray, log_tie: float | None, outcome: IntArray
 ) -> tuple[DoubleArray, DoubleArray, DoubleArray, DoubleArray]:
-    """log p of the outcomes (n,) and the probabilities of a, b and tie (n,) each."""
+    """log p of the outcomes (n,) and p of a, b and tie, each of the shape of m (…, n)."""
     tie = -np.inf if log_tie is None else log_tie
     energies = np.stack([m / 2, -m / 2, np.full_like(m, tie)])
     top = energies.max(0)
@@ -198,7 +209,8 @@ def _derivatives(
     )
     slope = votes.weight * (votes.outcome - (p_a - p_b)) / 2
     curvature = votes.weight * (p_a + p_b - (p_a - p_b) ** 2) / 4
-    gradient, hessian = design.T @ slope, (design.T * curvature) @ design
+    scaled = design * np.sqrt(curvature)[:, None]  # a product with itself costs half
+    gradient, hessian = design.T @ slope, scaled.T @ scaled
     if ties:
         cross = design.T @ (-votes.weight * p_tie * (p_a - p_b) / 2)
         gradient = np.append(gradient, votes.weight @ ((votes.outcome == 0) - p_tie))
@@ -207,8 +219,14 @@ def _derivatives(
     return float(votes.weight @ value), gradient, hessian, slope, curvature
 
 
-def _mode(votes: Votes, factor: DoubleArray, reliability: DoubleArray, side_bias: bool) -> _Mode:
-    """Newton with step halving on a strictly concave function: one mode, always found."""
+def _mode(
+    votes: Votes,
+    factor: DoubleArray,
+    reliability: DoubleArray,
+    side_bias: bool,
+    start: DoubleArray | None = None,
+) -> _Mode:
+    """Newton with step halving on a strictly concave function: one mode, found from any start."""
     ties = bool(np.any(votes.outcome == 0))
     design = (votes.differences @ factor) * reliability[votes.annotator][:, None]
     n_bias = votes.n_annotators if side_bias else 0
@@ -228,7 +246,7 @@ def _mode(votes: Votes, factor: DoubleArray, reliability: DoubleArray, side_bias
         value = log_likelihood(design @ theta[: design.shape[1]], log_tie, votes.outcome)[0]
         return float(votes.weight @ value - 0.5 * precision @ (theta - centre) ** 2)
 
-    theta = centre.copy()
+    theta = centre.copy() if start is None else start
     for _ in range(MAX_NEWTON):
         _, gradient, hessian, slope, curvature = _derivatives(theta, design, votes, ties)
         gradient = gradient - precision * (theta - centre)
@@ -243,8 +261,7 @@ def _mode(votes: Votes, factor: DoubleArray, reliability: DoubleArray, side_bias
         theta = theta + size * step
     log_determinant = 2 * float(np.log(np.diag(solver[0])).sum()) - float(np.log(precision).sum())
     evidence = objective(theta) - 0.5 * log_determinant
-    covariance = cho_solve(solver, np.eye(len(theta)))
-    return _Mode(theta, covariance, design, slope, curvature, evidence)
+    return _Mode(theta, solver, design, slope, curvature, evidence)
 
 
 def _leave_one_out(mode: _Mode, rank: int) -> tuple[DoubleArray, DoubleArray]:
@@ -266,32 +283,46 @@ def _reliabilities(votes: Votes, mode: _Mode, rank: int, current: DoubleArray) -
     counts = np.bincount(votes.annotator, minlength=len(current))
     for k in range(len(current)):
         mine = votes.annotator == k
-        scores = [
-            votes.weight[mine]
-            @ log_likelihood(np.exp(log_beta) * logits[mine], log_tie, votes.outcome[mine])[0]
-            - 0.5 * (log_beta / RELIABILITY_SD) ** 2
-            for log_beta in RELIABILITY_GRID
-        ]
+        scaled = np.exp(RELIABILITY_GRID)[:, None] * logits[mine]
+        scores = log_likelihood(scaled, log_tie, votes.outcome[mine])[0] @ votes.weight[mine]
+        scores = scores - 0.5 * (RELIABILITY_GRID / RELIABILITY_SD) ** 2
         result[k] = RELIABILITY_GRID[int(np.argmax(scores))]
     return np.asarray(np.exp(result - counts @ result / counts.sum()))
 
 
 def _search(
-    votes: Votes, prior: HeadPrior, reliability: DoubleArray, side_bias: bool
+    votes: Votes,
+    prior: HeadPrior,
+    reliability: DoubleArray,
+    side_bias: bool,
+    before: tuple[float, float] | None = None,
 ) -> tuple[float, float]:
-    """Prior scale and share: a line search over the scale, one over the share, scale again."""
-    factors = {share: prior.factor(share) for share in SHARES}
+    """Prior scale and share: a line search over the scale, one over the share, scale again.
+
+    before: what was best with other reliabilities, which move it little: only scales near it.
+    """
+    known: dict[tuple[float, float], float] = {}
+    last: dict[float, tuple[float, DoubleArray]] = {}
 
     def evidence(scale: float, share: float) -> float:
-        hyper = -0.5 * ((np.log(scale) - LOG_SCALE_MEAN) / LOG_SCALE_SD) ** 2
-        mode = _mode(votes, scale * factors[share], reliability, side_bias)
-        return float(mode.log_evidence + hyper)
+        if (scale, share) not in known:
+            factor, start = scale * prior.factor(share), None
+            if share in last:  # the same w under another scale is a good start
+                start = last[share][1].copy()
+                start[: factor.shape[1]] *= last[share][0] / scale
+            mode = _mode(votes, factor, reliability, side_bias, start)
+            last[share] = (scale, mode.theta)
+            hyper = -0.5 * ((np.log(scale) - LOG_SCALE_MEAN) / LOG_SCALE_SD) ** 2
+            known[scale, share] = float(mode.log_evidence + hyper)
+        return known[scale, share]
 
-    share = SHARES[1]
-    scale = max(SCALES, key=lambda s: evidence(s, share))
+    def near(scale: float) -> list[float]:
+        return [s for s in SCALES if 0.5 < s / scale < 2]
+
+    scales, share = (SCALES, SHARES[1]) if before is None else (near(before[0]), before[1])
+    scale = max(scales, key=lambda s: evidence(s, share))
     share = max(SHARES, key=lambda s: evidence(scale, s))
-    near = [s for s in SCALES if 0.5 < s / scale < 2]
-    return max(near, key=lambda s: evidence(s, share)), share
+    return max(near(scale), key=lambda s: evidence(s, share)), share
 
 
 def _weights(
@@ -325,11 +356,10 @@ def fit_head(
         raise DataError("no vote to fit the reward head to: collect votes first")
     beta = np.ones(votes.n_annotators)
     rounds = 2 if reliability and votes.n_annotators > 1 else 0
+    fixed = best = None if scale is None or share is None else (scale, share)
     for remaining in range(rounds, -1, -1):
-        if scale is None or share is None:
-            best_scale, best_share = _search(votes, prior, beta, side_bias)
-        else:
-            best_scale, best_share = scale, share
+        best = fixed or _search(votes, prior, beta, side_bias, best)
+        best_scale, best_share = best
         factor = best_scale * prior.factor(best_share)
         mode = _mode(votes, factor, beta, side_bias)
         if remaining:

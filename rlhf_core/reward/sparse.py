@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtrtri
 
 from rlhf_core.types import DoubleArray
 
@@ -47,7 +47,7 @@ def sparse_posterior(
         root = np.sqrt(tau * local)
         factor = np.linalg.cholesky(root[:, None] * precision * root + np.eye(width))
         # half (K, K) with halfᵀ half = the conditional covariance
-        half = solve_triangular(factor, np.diag(root), lower=True, check_finite=False)
+        half = dtrtri(factor, lower=1)[0] * root
         mean = half.T @ (half @ towards)
         if step >= BURN_IN:
             means[step - BURN_IN] = mean
