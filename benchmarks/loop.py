@@ -10,7 +10,7 @@ unseen songs, and measures with the judge's true order on *other* unseen songs: 
 the first policy, against the parent, and against the best heuristic preset.
 
 Of a round's 150 votes the last 24 are on cross pairs: what the proposed policy and its parent made
-of the same passage. They settle the gate's verdict (`gate.settle`: taken with a probability of
+of the same passage. They settle the gate's verdict (`policy.settling`: taken with a probability of
 90 % of being better, the gate's own evidence and the votes' together), as an annotator does whom
 the app shows both versions, and later rounds learn from them: they are what a reward hears of the
 edits that it was exploited by.
@@ -46,11 +46,12 @@ from rlhf_core.policy.agent import Agent, load_policy, save_policy
 from rlhf_core.policy.candidates import Maker, plan_pools
 from rlhf_core.policy.comparison import Edits, edits_by, edits_of_agent, win_rate
 from rlhf_core.policy.dpo import DPOConfig
-from rlhf_core.policy.gate import gate_trunk, integration_of, judging_reward, settle
+from rlhf_core.policy.gate import gate_trunk, integration_of, judging_reward
 from rlhf_core.policy.imitation import imitate
 from rlhf_core.policy.ppo import PPOConfig
 from rlhf_core.policy.rewards import Item, LearnedRewards
 from rlhf_core.policy.rollout import collect
+from rlhf_core.policy.settling import settle
 from rlhf_core.policy.songs import load_items
 from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
 from rlhf_core.policy.votes import VotePairs

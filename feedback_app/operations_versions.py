@@ -13,9 +13,10 @@ from typing import Any
 
 from feedback_app.database import Row
 from feedback_app.errors import ConflictError, InvalidError, NotFoundError
-from feedback_app.ingest import activate_reward_model
+from feedback_app.ingest import GATES, activate_reward_model
 from feedback_app.operations_base import Base, plain
 from feedback_app.readings import example_rows, metrics_of
+from rlhf_core.policy.settling import settle
 
 CHOSEN = (
     "algorithm", "total_steps", "learned_weight", "dense_weight", "device", "on_votes",
@@ -29,7 +30,29 @@ class VersionOperations(Base):
 
     def list_policies(self) -> list[Row]:
         """Policies, oldest first, with settings, seed, code_version, simulated, dry_run."""
-        return [_told(row) for row in self.store.versions_with_runs("policy")]
+        rows = [_told(row) for row in self.store.versions_with_runs("policy")]
+        return self._settled(rows)
+
+    def _settled(self, rows: list[Row]) -> list[Row]:
+        """Proposals with the verdict that votes on pairs of them and their parents make of it."""
+        proposed = [row for row in rows if row["status"] == "proposed" and row.get("parent")]
+        judged = [row for row in proposed if (row["metrics"] or {}).get("gate")]
+        if not judged:
+            return rows
+        everybody = {name: float(weight > 0) for name, weight in self.store.weights().items()}
+        for simulated in {row["simulated"] for row in judged}:
+            found = self.store.comparisons(everybody, (), simulated=simulated)
+            won = {
+                (a, b): (int(first), int(second))
+                for a, b, first, second in zip(
+                    *(found[name] for name in ("policy_a", "policy_b", "won_a", "won_b")),
+                    strict=True,
+                )
+            }
+            for row in judged:
+                if row["simulated"] == simulated:
+                    _settle(row, won)
+        return rows
 
     def list_reward_models(self) -> list[Row]:
         """Reward models, oldest first, with the same lineage."""
@@ -210,6 +233,21 @@ def _told(row: Row) -> Row:
         "simulated": bool(metrics.get("simulated")),
         "dry_run": chain.get("dry_run"),
     }
+
+
+def _settle(row: Row, won: dict[tuple[str, str], tuple[int, int]]) -> None:
+    """Put what the votes say on top of the gate's verdict, where there are any."""
+    version, parent, gate = row["version"], row["parent"], row["metrics"]["gate"]
+    (wins, losses), (more_losses, more_wins) = (
+        won.get(pair, (0, 0)) for pair in ((version, parent), (parent, version))
+    )
+    wins, losses = wins + more_wins, losses + more_losses
+    if wins + losses == 0:
+        return
+    told = settle(gate, wins, losses)
+    reasons = [*told["reasons"], *gate["reasons"]]
+    settled = {**gate, "verdict": GATES[told["decision"]], "reasons": reasons}
+    row["metrics"] = row["metrics"] | {"gate": settled}
 
 
 def _names(settings: Row, version: str) -> bool:

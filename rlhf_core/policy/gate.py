@@ -8,12 +8,11 @@ What few withheld votes leave open counts: tastes are drawn from the reward's po
 resampled, and the interval of the win rate covers both.
 
 The answer is accept, doubtful or reject, with reasons in words. It is advice: votes on pairs of
-both versions are the last word, and `settle` says what they make of it.
+both versions are the last word, and `settling` says what they make of it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -27,6 +26,7 @@ from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import CheckpointError
 from rlhf_core.policy.comparison import Score
 from rlhf_core.policy.rewards import taste_weights
+from rlhf_core.policy.settling import SURE
 from rlhf_core.reward.checkpoint import RewardCheckpoint
 from rlhf_core.reward.dataset import Vote
 from rlhf_core.reward.learned_reward_integration import (
@@ -39,8 +39,6 @@ from rlhf_core.types import AudioState
 GATE_TRUNK = "models/gate_trunk/gate_trunk.pt"
 TASTES = 200  # draws from the posterior
 
-PRIOR_LIMIT = 0.95  # no gate is surer than this before people have voted
-SURE = 0.9  # probability of being better from which it is accepted; below 1 - SURE: rejected
 MAX_DRIFT = 0.3  # nats per decision: beyond that, a reward model is asked about unknown edits
 MIN_DIVERSITY = 0.3  # of the parent's
 MAX_KEEP_CHANGE = 0.3
@@ -112,30 +110,6 @@ def verdict(results: Mapping[str, Any]) -> dict[str, Any]:
         return {"decision": "doubtful", "reasons": reasons, **known}
     decision = "doubtful" if doubts else "accept"
     return {"decision": decision, "reasons": [f"{text}: it is better", *doubts], **known}
-
-
-def settle(judged: Mapping[str, Any], wins: int, losses: int) -> dict[str, Any]:
-    """A verdict after votes on pairs of the proposal and its parent, ties left out.
-
-    The share of votes for the proposal is unknown, evenly so within 0..0.5 (worse) and 0.5..1
-    (better); Bayes' rule weighs the votes with what the gate thought before. Where there are odd
-    signs, what the gate thought may be the very mistake that was exploited: votes alone count.
-
-    judged: of `verdict`. Returns the same keys.
-    """
-    total = wins + losses
-    votes = sum(math.comb(total + 1, k) for k in range(wins + 1)) / 2 ** (total + 1)
-    before = 0.5 if judged["odd"] or judged["better"] is None else judged["better"]
-    before = min(max(before, 1 - PRIOR_LIMIT), PRIOR_LIMIT)
-    better = before * votes / (before * votes + (1 - before) * (1 - votes))
-    decision = "accept" if better >= SURE else "reject" if better <= 1 - SURE else "doubtful"
-    reason = (
-        f"{wins} of {total} votes on pairs of both are for it; with them it is better with a "
-        f"probability of {better:.0%}"
-    )
-    if judged["odd"]:
-        reason += " (by the votes alone: the gate saw odd signs)"
-    return {**judged, "decision": decision, "better": better, "reasons": [reason]}
 
 
 def _doubts(results: Mapping[str, Any]) -> list[str]:

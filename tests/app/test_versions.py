@@ -305,3 +305,22 @@ def test_the_queue_says_what_waits_for_what(services: Services) -> None:
     assert second not in {row["run_id"] for row in operations.queue()}
     operations.cancel_run(first)
     settle(services)
+
+
+def test_votes_on_pairs_of_both_settle_the_gate_s_verdict(
+    services: Services, tmp_path: Path
+) -> None:
+    before = policies(services)["policy_v2"]["metrics"]["gate"]
+    pair = services.store.pairs()[-1]["pair_id"]
+    services.store.database.execute(
+        "UPDATE edits SET policy = 'policy_v2' WHERE edit_id ="
+        " (SELECT edit_a FROM pairs WHERE pair_id = ?)",
+        [pair],
+    )
+    assert policies(services)["policy_v2"]["metrics"]["gate"] == before  # nobody voted on it
+    lines = [f"{pair},listener{number},b,1" for number in range(8)]
+    (tmp_path / "v.csv").write_text("\n".join(["pair_id,annotator,choice,strength", *lines]))
+    assert services.operations.import_votes(str(tmp_path / "v.csv"))["accepted"] == 8
+    gate = policies(services)["policy_v2"]["metrics"]["gate"]
+    assert gate["verdict"] == "fail" and gate["reasons"][1:] == before["reasons"]
+    assert gate["reasons"][0].startswith("0 of 8 votes on pairs of both are for it")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import PassageBatch
-from rlhf_core.policy import comparison, gate
+from rlhf_core.policy import comparison, gate, settling
 from rlhf_core.policy.agent import Agent
 from rlhf_core.policy.rewards import Item
 from rlhf_core.policy.trainer import copy_of
@@ -107,13 +107,13 @@ def test_votes_settle_a_verdict_by_bayes_rule(wins: int, losses: int, before: fl
     share = (np.arange(20_000) + 0.5) / 20_000
     likelihood = share**wins * (1 - share) ** losses
     weight = np.where(share > 0.5, before, 1 - before) * likelihood
-    settled = gate.settle(judged, wins, losses)
+    settled = settling.settle(judged, wins, losses)
     assert settled["better"] == pytest.approx(weight[share > 0.5].sum() / weight.sum(), abs=1e-4)
 
 
 def test_where_the_gate_saw_odd_signs_votes_alone_settle() -> None:
     odd = gate.verdict(results(rate=(0.7, 0.6, 0.8, 0.97), policy={"diversity": 0.0}))
-    assert gate.settle(odd, 14, 9)["decision"] == "doubtful"
-    assert gate.settle(odd, 17, 6)["decision"] == "accept"
-    assert gate.settle(odd, 5, 17)["decision"] == "reject"
-    assert gate.settle(gate.verdict(results()), 14, 9)["decision"] == "accept"
+    assert settling.settle(odd, 14, 9)["decision"] == "doubtful"
+    assert settling.settle(odd, 17, 6)["decision"] == "accept"
+    assert settling.settle(odd, 5, 17)["decision"] == "reject"
+    assert settling.settle(gate.verdict(results()), 14, 9)["decision"] == "accept"
