@@ -23,6 +23,7 @@ from typing import Any
 
 import duckdb
 
+from feedback_app.cursors import first_row
 from feedback_app.database import Database, Row
 from feedback_app.errors import ConflictError, InvalidError, NotFoundError, WorkspaceError
 from feedback_app.schema import MIGRATIONS, schema_version
@@ -94,7 +95,7 @@ def _copy_database(cursor: Any, path: Path, target: Path) -> Row:
 
 def _counts(cursor: Any) -> Row:
     return {
-        table: int(cursor.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+        table: int(first_row(cursor.execute(f"SELECT count(*) FROM {table}"))[0])
         for table in COUNTED
     }
 

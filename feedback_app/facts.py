@@ -20,6 +20,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from feedback_app.cursors import first_row
 from feedback_app.database import Database, Row
 
 COLUMNS = """seq BIGINT, vote_id UUID, pair UBIGINT, annotator VARCHAR, song VARCHAR,
@@ -102,11 +103,12 @@ class Facts:
         if self._cursor is None:
             self._cursor = self._database.cursor().cursor()
             self._start_over()
-        state = self._cursor.execute(
+        found = self._cursor.execute(
             "SELECT (SELECT max(seq) FROM votes), (SELECT count(*) FROM votes),"
             " (SELECT count(*) FROM votes WHERE seq <= ?), (SELECT count(*) FROM pairs)",
             [self._last],
-        ).fetchone()
+        )
+        state = first_row(found)
         newest, votes, known, pairs = (int(value or 0) for value in state)
         if known != self._votes or pairs < self._pairs:  # rows went away: a song was removed
             self._start_over()
@@ -125,7 +127,7 @@ class Facts:
         if self._last:
             self._cursor.execute(TAKEN_BACK, {"last": self._last})
         self._cursor.execute(NEW, {"last": self._last})
-        twice = self._cursor.execute(TWICE).fetchone()[0] > 0
+        twice = first_row(self._cursor.execute(TWICE))[0] > 0
         if twice or self._twice:
             self._cursor.execute(NEWEST)
         self._twice = twice

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from feedback_app import store_imports
+from feedback_app.cursors import first_row
 from feedback_app.database import Row, utc_now
 from feedback_app.exchange.checking import ImportedVote
 from feedback_app.exchange.other_forms import UNKNOWN_SONG
@@ -104,7 +105,7 @@ class Import:
             self._actions[edit_id] = None
             if edit_id in self._known["edits"]:
                 self.cursor.execute("SELECT actions FROM edits WHERE edit_id = ?", [edit_id])
-                self._actions[edit_id] = self.cursor.fetchone()[0]
+                self._actions[edit_id] = first_row(self.cursor)[0]
         return self._actions[edit_id]
 
     def _add_pair(self, vote: ImportedVote, pool: str) -> None:

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from feedback_app.cursors import first_row
 from feedback_app.database import Row, fetch, utc_now
 from feedback_app.errors import AppError
 from feedback_app.json_columns import dumps, insert
@@ -256,7 +257,7 @@ class Ingest:
                 return str(rows[0]["version"])
             version = next_version(cursor, "policies", prefix, 1)
             cursor.execute("SELECT 1 FROM policies WHERE status = 'active'")
-            active = first and cursor.fetchone() is None
+            active = first and first_row(cursor) is None
             row = {
                 "version": version,
                 "path": self._keep(results["checkpoint"], run, version),
@@ -334,6 +335,7 @@ def evaluation_figures(results: Row) -> Row:
         figures["gate"] = {
             "verdict": GATES[verdict["decision"]],
             "reasons": [*verdict["reasons"], *_whose_judgement(results)],
+            **{name: verdict[name] for name in ("better", "odd") if name in verdict},
         }
     return figures
 

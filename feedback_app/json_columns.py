@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from feedback_app.cursors import first_row
+
 
 def dumps(value: Any) -> str | None:
     """A JSON column's text; None stays NULL."""
@@ -29,7 +31,7 @@ def insert(cursor: Any, table: str, row: dict[str, Any], *, ignore: bool = False
         f"INSERT INTO {table} ({columns}) VALUES ({marks}){conflict} RETURNING 1",
         list(row.values()),
     )
-    return cursor.fetchone() is not None
+    return first_row(cursor) is not None
 
 
 def insert_many(cursor: Any, table: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 
+from feedback_app.cursors import first_row
 from feedback_app.errors import WorkspaceError
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -137,7 +138,7 @@ def schema_version(connection: Any) -> int:
         "CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY,"
         " applied_at TIMESTAMP NOT NULL DEFAULT current_timestamp::TIMESTAMP)"
     )
-    row = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
+    row = first_row(connection.execute("SELECT coalesce(max(version), 0) FROM schema_version"))
     return int(row[0])
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import duckdb
 
 from feedback_app import journal
+from feedback_app.cursors import first_row
 from feedback_app.database import open_file
 from feedback_app.errors import InvalidError, WorkspaceError
 from feedback_app.quack import (
@@ -146,7 +147,7 @@ class DatabaseServer:
         cursor: Any = self._connection.cursor()
         with closing(cursor):
             cursor.execute(f"USE {SERVED}")
-            turn = int(cursor.execute("SELECT turn FROM turns").fetchone()[0])
+            turn = int(first_row(cursor.execute("SELECT turn FROM turns"))[0])
             try:
                 cursor.execute("BEGIN")
                 cursor.execute("UPDATE turns SET turn = turn")

@@ -21,6 +21,7 @@ from typing import Any
 import duckdb
 
 from feedback_app import journal
+from feedback_app.cursors import first_row
 from feedback_app.database import Database, News
 from feedback_app.errors import StorageError, WorkspaceError
 from feedback_app.quack import Session, is_conflict
@@ -49,7 +50,7 @@ class SharedDatabase(Database):
         session = Session(self.address, self._token)
         try:
             found = session.execute("SELECT coalesce(max(version), 0) FROM schema_version")
-            version = int(found.fetchone()[0])
+            version = int(first_row(found)[0])
             session.execute("SELECT turn FROM turns")
             session.execute("SELECT turn FROM journal LIMIT 0")
         except duckdb.Error as error:
@@ -86,7 +87,7 @@ class SharedDatabase(Database):
                         f"{TURN_WAIT_S:.0f} s. Nothing was stored; try again."
                     ) from error
             time.sleep(self._random.uniform(*PAUSES_S))
-        self._asked = int(cursor.fetchone()[0])
+        self._asked = int(first_row(cursor)[0])
         self._told = []
         if self._asked != self._turn + 1:
             self._catch_up(cursor)

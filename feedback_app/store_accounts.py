@@ -6,6 +6,7 @@ import secrets
 from datetime import datetime
 from typing import Any
 
+from feedback_app.cursors import first_row
 from feedback_app.database import Database, Row, utc_now
 from feedback_app.errors import ConflictError, NotFoundError
 
@@ -41,7 +42,7 @@ class AccountRows:
 
         def work(cursor: Any) -> None:
             cursor.execute("SELECT password FROM annotators WHERE name = ?", [name])
-            found = cursor.fetchone()
+            found = first_row(cursor)
             if found is not None and found[0] is not None:
                 raise ConflictError(f"there is an account {name!r} already; choose another name")
             if found is not None:
@@ -64,7 +65,7 @@ class AccountRows:
 
         def work(cursor: Any) -> None:
             cursor.execute("SELECT 1 FROM annotators WHERE name = ?", [name])
-            if cursor.fetchone() is None:
+            if first_row(cursor) is None:
                 raise NotFoundError(f"there is no account {name!r}")
             cursor.execute(f"UPDATE annotators SET {column} = ? WHERE name = ?", [value, name])
             if column != "weight":
@@ -84,7 +85,7 @@ class AccountRows:
                 "INSERT INTO secrets VALUES (?, ?) ON CONFLICT DO NOTHING", [name, fresh]
             )
             cursor.execute("SELECT value FROM secrets WHERE name = ?", [name])
-            return str(cursor.fetchone()[0])
+            return str(first_row(cursor)[0])
 
         return self.database.write(work)
 

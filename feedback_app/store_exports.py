@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from feedback_app.cursors import first_row
 from feedback_app.database import Database, Row, storage_error
 from feedback_app.exchange.pseudonyms import pseudonyms
 from feedback_app.exchange.query import Query
@@ -150,7 +151,7 @@ class ExportRows:
             f" WHERE {where}",
             values,
         )
-        return int(cursor.fetchone()[0])
+        return int(first_row(cursor)[0])
 
     def export_choices(self) -> Row:
         """{versions, annotators, rounds}: what there is among the current votes."""
@@ -164,7 +165,7 @@ class ExportRows:
                     FROM current_votes),
                 (SELECT 1 + count(*) FROM ({TRAINED}))"""
         )
-        versions, annotators, rounds = cursor.fetchone()
+        versions, annotators, rounds = first_row(cursor)
         return {"versions": versions, "annotators": annotators, "rounds": rounds}
 
     def _filters(self, query: Query) -> tuple[str, dict[str, Any]]:
@@ -207,4 +208,4 @@ class ExportRows:
             )
         except duckdb.IOException as error:  # a full disk, or no right to write there
             raise storage_error(path, error) from error
-        return int(cursor.fetchone()[0])
+        return int(first_row(cursor)[0])

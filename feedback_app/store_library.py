@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from feedback_app.cursors import first_row
 from feedback_app.database import Database, Row, fetch, utc_now
 from feedback_app.errors import ConflictError, NotFoundError
 from feedback_app.json_columns import decoded, dumps, insert
@@ -19,7 +20,7 @@ def insert_pair(
 ) -> bool:
     """A pair and its edits, as rows of plain values; False where the pair is there already."""
     cursor.execute("SELECT 1 FROM pairs WHERE pair_id = ?", [pair["pair_id"]])
-    if cursor.fetchone() is not None:
+    if first_row(cursor) is not None:
         return False
     for edit in edits:
         row = edit | {name: dumps(edit.get(name)) for name in EDIT_JSON}
@@ -42,7 +43,7 @@ def next_version(cursor: Any, table: str, prefix: str, first: int) -> str:
         f" FROM ({names}) WHERE regexp_full_match(version, ? || '[0-9]+')",
         [len(prefix) + 1, first, prefix],
     )
-    return f"{prefix}{cursor.fetchone()[0]}"
+    return f"{prefix}{first_row(cursor)[0]}"
 
 
 class LibraryRows:
@@ -234,7 +235,7 @@ class LibraryRows:
     def reject_policy(self, version: str) -> None:
         def work(cursor: Any) -> None:
             cursor.execute("SELECT status FROM policies WHERE version = ?", [version])
-            found = cursor.fetchone()
+            found = first_row(cursor)
             if found is None:
                 raise NotFoundError(f"there is no policy version {version!r}")
             if found[0] == "active":

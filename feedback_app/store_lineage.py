@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from feedback_app.cursors import first_row
 from feedback_app.database import Database, Row, fetch
 from feedback_app.errors import NotFoundError
 from feedback_app.json_columns import decoded
@@ -142,7 +143,7 @@ class LineageRows:
             f"))) TO '{kept}' (FORMAT parquet)",
             [name],
         )
-        rows = int(cursor.fetchone()[0])
+        rows = int(first_row(cursor)[0])
         snapshot.with_suffix(".dry").replace(snapshot)
         return rows
 
@@ -200,4 +201,4 @@ class LineageRows:
 
 def _delete(cursor: Any, what: str, values: list[str]) -> int:
     cursor.execute(f"DELETE FROM {what}", [values])
-    return int(cursor.fetchone()[0])
+    return int(first_row(cursor)[0])

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from feedback_app.cursors import first_row
 from feedback_app.database import Database, Row, utc_now
 from feedback_app.facts import Facts
 from feedback_app.json_columns import decoded, insert
@@ -185,7 +186,7 @@ class StatisticsRows:
 
         def work(cursor: Any) -> float:
             cursor.execute("SELECT weight FROM annotators WHERE name = ?", [name])
-            before = float(cursor.fetchone()[0])
+            before = float(first_row(cursor)[0])
             cursor.execute("UPDATE annotators SET weight = ? WHERE name = ?", [weight, name])
             row = {"change_id": change_id, "annotator": name, "before": before, "after": weight,
                    "reason": reason, "created_at": utc_now(), "changed_by": by}  # fmt: skip
@@ -205,7 +206,7 @@ class StatisticsRows:
                 "SELECT change_id, annotator, before, after FROM weight_changes"
                 " WHERE undone_at IS NULL ORDER BY created_at DESC, change_id DESC LIMIT 1"
             )
-            found = cursor.fetchone()
+            found = first_row(cursor)
             if found is None:
                 return None
             change_id, name, before, after = found

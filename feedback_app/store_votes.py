@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from feedback_app.cursors import first_row
 from feedback_app.database import Database, Row, fetch, utc_now
 from feedback_app.json_columns import decoded, dumps, insert, insert_many
 from feedback_app.store_runs import DRY_RUNS
@@ -30,12 +31,12 @@ class VoteRows:
                 (SELECT count(*) FROM assignments),
                 (SELECT count(*) FROM votes WHERE source <> 'app' AND NOT simulated)"""
         )
-        return tuple(cursor.fetchone())
+        return tuple(first_row(cursor))
 
     def retired_fingerprint(self, cursor: Any) -> int | None:
         """The second entry of `pool_fingerprint` by itself."""
         cursor.execute("SELECT bit_xor(hash(pair_id)) FROM pairs WHERE retired")
-        (found,) = cursor.fetchone()
+        (found,) = first_row(cursor)
         return None if found is None else int(found)
 
     def pairs_to_give(self, cursor: Any, since: datetime) -> list[tuple[Any, ...]]:
@@ -233,7 +234,7 @@ class VoteRows:
             "SELECT 1 FROM votes WHERE kind = 'undo' AND undoes = ?::UUID AND annotator = ?",
             [vote_id, annotator],
         )
-        return cursor.fetchone() is not None
+        return first_row(cursor) is not None
 
     def votes_of(self, annotator: str, limit: int = 500) -> list[Row]:
         """One annotator's current votes, newest first, with the side shown on the left."""

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,11 +25,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import PASSWORD, add_pairs, add_song
 
+from feedback_app import database as database_module
 from feedback_app.database import Database
 from feedback_app.errors import InvalidError, WorkspaceError
 from feedback_app.schema import MIGRATIONS, migrate
 from feedback_app.serve import first_accounts
 from feedback_app.services import Services, open_services
+from feedback_app.votes import VoteForm
 
 ENVIRONMENT = dict(os.environ) | {
     "FEEDBACK_APP_AUTO_PREPARE": "false",
@@ -240,3 +243,30 @@ def test_settings_are_checked_by_name_and_value(tmp_path: Path) -> None:
         (tmp_path / "settings.json").write_text(text)
         found = command(tmp_path, "status")
         assert found.returncode == 2 and part in found.stderr, found.stderr
+
+
+def test_no_reader_keeps_old_versions_in_memory_or_checkpoints_off(tmp_path: Path) -> None:
+    # of a workspace that was opened before, as after every restart
+    opened = {"votes_per_pair": 9, "required_region_share": 0.0, "auto_generate": False}
+    with closing(open_services(tmp_path / "workspace", **opened)) as services:
+        services.operations.add_user("ann", "annotator", PASSWORD)
+        add_song(services), add_pairs(services, 3)
+    with closing(open_services(tmp_path / "workspace", **opened)) as services:
+        database = services.store.database
+        for _ in range(3):
+            given = services.annotation.next("ann").result(30)
+            form = VoteForm(str(uuid4()), given["assignment_id"], "left")
+            services.annotation.vote("ann", form).result(30)
+        services.operations.status(), services.operations.results()
+        services.operations.preview_export()
+        database.between_commits(lambda cursor: cursor.execute("CHECKPOINT").fetchall())
+        held = database.row(
+            "SELECT memory_usage_bytes AS n FROM duckdb_memory() WHERE tag = 'TRANSACTION'"
+        )
+        assert held is not None and held["n"] == 0
+
+
+def test_results_are_read_to_their_end() -> None:
+    package = Path(database_module.__file__).parent
+    left = {path.name for path in package.rglob("*.py") if "fetchone()" in path.read_text("utf-8")}
+    assert left == {"quack.py"}, "use cursors.first_row: fetchone leaves a transaction open"
