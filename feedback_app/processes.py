@@ -6,6 +6,7 @@ id can be used again by the system, so a process is known by its id and the time
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import shutil
@@ -20,6 +21,7 @@ import rlhf_core
 from feedback_app.errors import InvalidError
 from feedback_app.settings import Settings
 
+logger = logging.getLogger(__name__)
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 COMMAND = "{command}"  # where a launcher wants the whole command as one quoted word
@@ -95,10 +97,19 @@ def start(
 
 
 def lower_priority(pid: int, nice: int) -> None:
+    """Let a run's process give way to the app.
+
+    Where Linux shares the processors out by session first (autogroup; a run is a session of its
+    own), the nice value of a process counts inside its session alone: the session needs one too.
+    """
     try:
         os.setpriority(os.PRIO_PROCESS, pid, nice)
     except ProcessLookupError:
         return  # it has ended already
+    try:
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")
+    except OSError as error:  # no such thing here, or not allowed to this user
+        logger.info("the run's session keeps its share of the processors (%s)", error)
 
 
 def started_at(pid: int) -> str | None:

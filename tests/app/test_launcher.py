@@ -140,3 +140,15 @@ def test_descendants_are_found_below_a_process() -> None:
     for pid in below:
         os.kill(pid, 9)
     sleeper.wait()
+
+
+def test_a_run_gives_way_to_the_app(tmp_path: Path) -> None:
+    process = processes.start(["sleep", "30"], tmp_path, os.environ, nice=7)
+    try:
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 7
+        share = Path(f"/proc/{process.pid}/autogroup")  # what counts between sessions, on Linux
+        if share.exists():
+            assert share.read_text(encoding="ascii").split()[1:] == ["nice", "7"]
+    finally:
+        process.kill()
+        process.wait()
