@@ -15,6 +15,7 @@ the left side is favoured by 0.3 logits.
     scratch      the same network, trained on nothing but the votes
     real         frozen, on the songs of REAL/train (--real): votes on all but one, judged on that
                  one, each in turn
+    joined       the same, but half of the votes are on the songs of LAB
 
 clean accuracy: share of the unseen songs' pairs put in the judge's order. ECE: of the stated
 probabilities against the judge's true ones. Every figure is kept in --cache as soon as it is known,
@@ -51,7 +52,7 @@ from rlhf_core.reward.selection import choose_batch
 from rlhf_core.reward.trunk import embed_edits, pool_edits
 
 CURVES = ("frozen", "chosen", "attributes", "scratch")
-METHODS = (*CURVES, "tuned", "real")  # those two have tables of their own
+METHODS = (*CURVES, "tuned", "real", "joined")  # those after the curves have own tables
 NAMES = [*JUDGES, *AUDIO_JUDGES]
 BATCH = 25
 CANDIDATES = 150  # windows looked at for each batch of chosen pairs
@@ -150,14 +151,18 @@ class Bench:
         votes, _ = self._cast(name, seed, space)
         for n in sizes:
             started = time.perf_counter()
-            head = fit_head(votes.select(np.arange(min(n, len(votes)))), self.prior[space])
+            head = fit_head(first(votes, n), self.prior[space])
             spent = time.perf_counter() - started
             yield n, {**self.of_head(name, head, space), "seconds": spent}
 
     def _attributes(self, name: str, seed: int, sizes: list[int]) -> Any:
         return self._frozen(name, seed, sizes, "attributes")
 
-    def _real(self, name: str, seed: int, sizes: list[int]) -> Any:
+    def _joined(self, name: str, seed: int, sizes: list[int]) -> Any:
+        return self._real(name, seed, sizes, self._cast(name, seed)[0])
+
+    def _real(self, name: str, seed: int, sizes: list[int], elsewhere: Votes | None = None) -> Any:
+        """elsewhere: half of the votes are the first of these."""
         if self.real is None:
             raise SystemExit("method real needs --real FOLDER (with songs in FOLDER/train)")
         pool, phi = self.real
@@ -169,7 +174,10 @@ class Bench:
             votes = vote(rest, phi[~here], name, rest.pairs(REAL_MOST, rng), rng)
             apart = (phi[here][:, ::2] - phi[here][:, 1::2]).reshape(-1, phi.shape[-1])
             for n in sizes:
-                head = fit_head(votes.select(np.arange(min(n, len(votes)))), self.prior["trunk"])
+                cast = first(votes, n)
+                if elsewhere is not None:
+                    cast = first(votes, n // 2).joined(first(elsewhere, n - n // 2))
+                head = fit_head(cast, self.prior["trunk"])
                 found[n].append(
                     self.figures(name, apart @ head.mean, head.probability(apart), test)
                 )
@@ -259,6 +267,11 @@ class Bench:
         return logit, 1 / (1 + np.exp(-logit))
 
 
+def first(votes: Votes, count: int) -> Votes:
+    """The first of the votes, or all."""
+    return votes.select(np.arange(min(count, len(votes))))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("lab", type=Path, help="folder with train/*.flac")
@@ -271,7 +284,9 @@ def main() -> None:
     parser.add_argument("--votes", type=int, nargs="+", default=[50, 100, 200, 500, 1000, 2000])
     parser.add_argument("--reward_model", type=Path, help="bootstrap (default: the shipped one)")
     parser.add_argument("--cache", type=Path, help="default: LAB/label_efficiency")
-    parser.add_argument("--real", type=Path, help="folder with train/ for the method real")
+    parser.add_argument(
+        "--real", type=Path, help="folder with train/ for the methods real and joined"
+    )
     parser.add_argument("--minutes", type=float, help="begin nothing new after so long")
     parser.add_argument("--docs", type=Path, help="also write label-efficiency.json and .png here")
     args = parser.parse_args()
@@ -286,7 +301,8 @@ def main() -> None:
         bench.run(method, name, seed, sorted(args.votes))
     rows = [row for row in bench.known.values() if row["key"] == bench.key]
     texts = [table(rows, CURVES), by_judge(rows), share_of_votes(rows)]
-    print(*texts, tuning(rows), of_real_songs(rows), sep="\n\n")
+    real = [of_real_songs(rows, method) for method in ("real", "joined")]
+    print(*texts, tuning(rows), *real, sep="\n\n")
     if args.docs:
         plot(rows, CURVES, args.docs / "label-efficiency.png")
         write_json(args.docs / "label-efficiency.json", {"bootstrap": bench.key, "rows": rows})

@@ -31,9 +31,9 @@ def tuning(rows: Rows) -> str:
     return "\n".join(out) if mine else ""
 
 
-def of_real_songs(rows: Rows) -> str:
+def of_real_songs(rows: Rows, method: str) -> str:
     """Markdown: accuracy on each real song left out, over judges (each the mean of its seeds)."""
-    mine = [row for row in rows if row["method"] == "real"]
+    mine = [row for row in rows if row["method"] == method]
     if not mine:
         return ""
     count = len(mine[0]["songs"])
