@@ -6,7 +6,9 @@
         settings.json songs/ models/ snapshots/ runs/ cache/*.beats.json
 
 The database is copied on its writer thread, right after a checkpoint, so that the copy is the state
-between two commits; the files are copied afterwards, so that whatever the database names is there.
+between two commits; one that is shared over Quack is copied by the process that serves it, in one
+transaction, which is such a state too. The files are copied afterwards, so that whatever the
+database names is there.
 Left out: the cache (computed again from the songs), exports, sessions (everybody signs in again).
 A backup appears under its name only when it is whole and its database was opened and counted.
 """
@@ -20,12 +22,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 
 from feedback_app.cursors import first_row
 from feedback_app.database import Database, Row
 from feedback_app.errors import ConflictError, InvalidError, NotFoundError, WorkspaceError
+from feedback_app.quack import SERVED, first_line
 from feedback_app.schema import MIGRATIONS, schema_version
 from feedback_app.workspace import Workspace
 from rlhf_core.files import read_json, sha256_of, write_json
@@ -45,9 +49,7 @@ def write_backup(database: Database, workspace: Workspace, folder: Path) -> Row:
         raise InvalidError(f"{folder} is copied itself; choose a folder outside of the workspace")
     try:
         partial.mkdir(parents=True)
-        counts = database.between_commits(
-            lambda cursor: _copy_database(cursor, database.path, partial)
-        )
+        counts = _copied(database, partial)
         copied = _count(partial / database.path.name)
         if counts != copied:
             raise WorkspaceError(f"the copied database holds {copied}, it should be {counts}")
@@ -75,13 +77,48 @@ def _is_apart(workspace: Workspace, path: Path) -> bool:
     return path.resolve().relative_to(workspace.root).parts[0] not in (*FOLDERS, "cache")
 
 
+def _copied(database: Database, folder: Path) -> Row:
+    """Copy the database into a folder; its counts."""
+    if database.shared:
+        return _copy_served(database.cursor(), folder / database.path.name)
+    return database.between_commits(lambda cursor: _copy_database(cursor, database.path, folder))
+
+
+def _copy_served(cursor: Any, target: Path) -> Row:
+    """Through the process that serves the database; votes go on meanwhile."""
+    name, path = f"copy_{uuid4().hex}", str(target).replace("'", "''")
+    try:
+        cursor.execute(f"ATTACH '{path}' AS {name}")
+        try:
+            cursor.execute("BEGIN")
+            cursor.execute(f"COPY FROM DATABASE {SERVED} TO {name}")
+            counts = _counts(cursor)
+            cursor.execute("COMMIT")
+        except duckdb.Error:
+            cursor.execute("ROLLBACK")
+            raise
+        finally:
+            cursor.execute(f"DETACH DATABASE IF EXISTS {name}")
+    except duckdb.Error as error:
+        raise InvalidError(
+            f"{target.parent}: the process that serves the database could not write there "
+            f"({first_line(error)}). Name a folder with room that it sees at the same path."
+        ) from error
+    if not target.exists():
+        raise InvalidError(
+            f"{target.parent} is another folder for the process that serves the database: it wrote "
+            f"{target.name} on its own machine. Name a folder that both see at the same path."
+        )
+    return counts
+
+
 def _copy_database(cursor: Any, path: Path, target: Path) -> Row:
     """On the writer thread: nothing is written meanwhile. The log is copied too if it is there.
 
     By `cp`: closing the file in this process would let go of DuckDB's lock on it (POSIX locks end
     with the first close of the file by the process).
     """
-    cursor.execute("CHECKPOINT")
+    cursor.execute("CHECKPOINT").fetchall()
     for source in (path, path.with_name(f"{path.name}.wal")):
         if source.exists():
             done = subprocess.run(

@@ -37,7 +37,7 @@ PARTS = re.compile(
 UNKNOWN = "Invalid connection id"
 LOST = (
     "Failed to send message", UNKNOWN, "Could not connect", "Connection refused",
-    "Failed to read response",
+    "Failed to read response", "has been invalidated",
 )  # fmt: skip
 CONFLICTS = ("Conflict on ", "write-write conflict", "TransactionContext Error")
 

@@ -64,4 +64,6 @@ def _database(workspace: Workspace, settings: Settings) -> Database:
     if not settings.database:
         return Database(workspace.database, min_free_mb=settings.min_free_mb)
     token = read_token(workspace.root, settings.database_token)
-    return SharedDatabase(workspace.database, settings.database, token)
+    return SharedDatabase(
+        workspace.database, settings.database, token, min_free_mb=settings.min_free_mb
+    )

@@ -4,7 +4,8 @@ This process alone opens the file (and brings its schema forward); apps on this 
 a tunnel, speak to it with Quack and a token. Quack 1.5 keeps the session of a client that died
 open, with its transaction: every second it is tried here whether the turn of `shared_database` is
 free, and where one transaction has held it for longer than STUCK_S all sessions are ended (what
-they had not committed is rolled back; apps connect again by themselves).
+they had not committed is rolled back; apps connect again by themselves). Where DuckDB has given the
+database up, for a full disk mostly, the process ends, to be started again by what looks after it.
 """
 
 from __future__ import annotations
@@ -86,41 +87,45 @@ class DatabaseServer:
         workspace = Workspace(root)
         workspace.create()
         self._token = check_token(token)
-        open_file(workspace.database).close()  # refuses and migrates as for an app
-        # Attaching, a client asks for all tables and makes them on its side, and Quack 1.5 fails
-        # at a default that calls a function (nextval). It needs none of them: NOTHING answers that
-        # question in the database in which a session begins; then it goes over to the file (USE).
-        self._connection = duckdb.connect(":memory:")
-        try:
-            path = str(workspace.database).replace("'", "''")
-            self._connection.execute(f"ATTACH '{path}' AS {SERVED}")
-            for macro in NOTHING:
-                self._connection.execute(macro)
-            self._connection.execute(f"USE {SERVED}")
-            self._connection.execute("CREATE TABLE IF NOT EXISTS turns (turn BIGINT NOT NULL)")
-            self._connection.execute(
-                "INSERT INTO turns SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM turns)"
-            )
-            self._connection.execute(journal.TABLE)
-            # a turn that the journal does not know: whoever wrote to the file while it was not
-            # served left no word there, and apps that have waited read everything afresh
-            self._connection.execute("UPDATE turns SET turn = turn + 1")
-            load_extensions(self._connection)
-            self._listen()
-        except duckdb.Error as error:
-            self._connection.close()
-            raise WorkspaceError(
-                f"{workspace.database} cannot be served ({first_line(error)})"
-            ) from error
-        except BaseException:
-            self._connection.close()
-            raise
+        self._path = workspace.database
+        open_file(self._path).close()  # refuses and migrates as for an app
+        self._connection = self._open()
         self._held_since: float | None = None
         self._held_turn = -1
 
-    def _listen(self) -> None:
+    def _open(self) -> Any:
+        """The file, open and served.
+
+        Attaching, a client asks for all tables and makes them on its side, and Quack 1.5 fails at a
+        default that calls a function (nextval). It needs none of them: NOTHING answers that
+        question in the database in which a session begins; then it goes over to the file (USE).
+        """
+        connection = duckdb.connect(":memory:")
         try:
-            self._connection.execute(f"CALL quack_serve('{self.address}', token='{self._token}')")
+            path = str(self._path).replace("'", "''")
+            connection.execute(f"ATTACH '{path}' AS {SERVED}")
+            for macro in NOTHING:
+                connection.execute(macro)
+            connection.execute(f"USE {SERVED}")
+            connection.execute("CREATE TABLE IF NOT EXISTS turns (turn BIGINT NOT NULL)")
+            connection.execute("INSERT INTO turns SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM turns)")
+            connection.execute(journal.TABLE)
+            # a turn that the journal does not know: whoever wrote to the file while it was not
+            # served left no word there, and apps that have waited read everything afresh
+            connection.execute("UPDATE turns SET turn = turn + 1")
+            load_extensions(connection)
+            self._listen(connection)
+        except duckdb.Error as error:
+            connection.close()
+            raise WorkspaceError(f"{self._path} cannot be served ({first_line(error)})") from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _listen(self, connection: Any) -> None:
+        try:
+            connection.execute(f"CALL quack_serve('{self.address}', token='{self._token}')")
         except duckdb.Error as error:
             raise WorkspaceError(
                 f"cannot serve {self.address} ({first_line(error)}). Choose another --port, "
@@ -129,7 +134,14 @@ class DatabaseServer:
 
     def look(self, now: float) -> bool:
         """Notice a turn that nobody gives back; returns whether sessions had to be ended."""
-        turn, held = self._turn()
+        try:
+            turn, held = self._turn()
+        except (duckdb.FatalException, duckdb.IOException) as error:
+            # it cannot be attached anew while sessions of this process still know it
+            raise WorkspaceError(
+                f"DuckDB gave the database up ({first_line(error)}). Nothing acknowledged is lost. "
+                "Make room on the disk and start `database serve` again (systemd does)."
+            ) from error
         if not held or turn != self._held_turn:
             self._held_since, self._held_turn = (now if held else None), turn
             return False
@@ -138,7 +150,7 @@ class DatabaseServer:
             return False
         logger.warning("an app died in a transaction: all sessions are ended, apps connect again")
         self._connection.execute(f"CALL quack_stop('{self.address}')")
-        self._listen()
+        self._listen(self._connection)
         self._held_since = None
         return True
 

@@ -38,13 +38,13 @@ class SharedDatabase(Database):
 
     shared = True
 
-    def __init__(self, path: Path, address: str, token: str) -> None:
+    def __init__(self, path: Path, address: str, token: str, *, min_free_mb: int = 0) -> None:
         self.address, self._token = address, token
         self._turn = self._asked = -1
         self._told: list[News] = []
         self._news: list[News] = []
         self._random = random.Random()
-        super().__init__(path)
+        super().__init__(path, min_free_mb=min_free_mb)
 
     def _open(self) -> Any:
         session = Session(self.address, self._token)
@@ -65,9 +65,6 @@ class SharedDatabase(Database):
                 "Run one version of the app on all machines; the newest brings the schema forward."
             )
         return session
-
-    def _check_disk(self) -> None:
-        """The disk is the server's affair."""
 
     def _begin(self, cursor: Any) -> None:
         """Begin a transaction that holds the turn. Raises StorageError where none is to be had."""
@@ -135,6 +132,6 @@ class SharedDatabase(Database):
 
     def between_commits(self, work: Any) -> Any:
         raise WorkspaceError(
-            f"the database is served from {self.address}: its file is not this process's to copy. "
-            "Stop `database serve` and back up the workspace, or copy the file there."
+            f"the database is served from {self.address}: its file is not this process's to touch. "
+            "Stop `database serve` first."
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 from uuid import uuid4
@@ -154,12 +155,60 @@ def export(folder: Path) -> dict[str, object]:
     return {"told": told, "names": names, "rows": rows}
 
 
+def served(folder: Path, **settings: object) -> dict[str, object]:
+    """As `votes`; another process has the database, and is started again when it ends."""
+    from test_shared_database import TOKEN, free_port
+
+    root, port = folder / "workspace", free_port()
+    argv = [sys.executable, "-m", "feedback_app", "database", "serve", "--workspace", str(root)]
+    env = dict(os.environ) | {"FEEDBACK_APP_DATABASE_TOKEN": TOKEN}
+
+    def started() -> subprocess.Popen[str]:
+        server = subprocess.Popen(
+            [*argv, "--port", str(port)], stdout=subprocess.PIPE, text=True, env=env
+        )
+        assert server.stdout is not None and "database at" in server.stdout.readline()
+        return server
+
+    server = started()
+    shared = {"database": f"quack:127.0.0.1:{port}", "database_token": TOKEN}
+    services = open_services(root, **(PLAIN | {"votes_per_pair": 1000} | shared | settings))
+    add_song(services), add_pairs(services, 3)
+    if settings["min_free_mb"] == 0:
+        services.store.database.cursor().execute("SET GLOBAL checkpoint_threshold = '200KB'")
+    fill(folder, 400_000)
+    cast, refused, ended = [], [], None
+    for number in range(400):
+        try:
+            cast.append(vote(services, f"p{number}"))
+        except AppError as error:
+            refused.append(f"{type(error).__name__}: {error}")
+            if len(refused) == 3:
+                break
+    if settings["min_free_mb"] == 0:
+        ended = server.wait(timeout=20)  # it has noticed
+    make_room(folder)
+    if ended is not None:
+        server = started()
+    later = [vote(services, f"q{number}") for number in range(3)]
+    kept = services.store.database.rows("SELECT vote_id FROM votes")
+    services.close()
+    server.terminate()
+    server.wait(timeout=20)
+    return {
+        "cast": len(cast), "refused": refused, "ended": ended,
+        "kept": sorted(str(row["vote_id"]) for row in kept) == sorted(cast + later),
+    }  # fmt: skip
+
+
 def main(scenario: str, folder: Path) -> None:
     made = {
         "votes": lambda: votes(folder),
         "reserve": lambda: votes(folder, min_free_mb=8),
         "fatal": lambda: votes(folder, threshold="200KB", min_free_mb=0),
         "log": lambda: votes(folder, min_free_mb=0),
+        "served": lambda: served(folder, min_free_mb=0),
+        "served reserve": lambda: served(folder, min_free_mb=8),
         "checkpoint": lambda: checkpoint(folder),
         "render": lambda: render(folder),
         "export": lambda: export(folder),

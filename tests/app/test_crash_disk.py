@@ -66,6 +66,21 @@ def test_votes_on_a_full_disk(tmp_path: Path, scenario: str) -> None:
         assert told["cast"] == 0 and "min_free_mb" in told["refused"][0]
 
 
+@on_tmpfs
+@pytest.mark.parametrize("scenario", ["served", "served reserve"])
+def test_votes_on_a_full_disk_under_a_served_database(tmp_path: Path, scenario: str) -> None:
+    pytest.importorskip("duckdb_extension_quack", reason="the Quack extension is not installed")
+    told = told_by(scenario, tmp_path)
+    assert len(told["refused"]) == 3 and told["kept"]
+    # the page keeps a vote that is answered 503, which both are, and sends it again
+    unavailable = ("StorageError: ", "WorkspaceError: ")
+    assert all(words.startswith(unavailable) for words in told["refused"]), told["refused"]
+    if scenario == "served reserve":
+        assert told["cast"] == 0 and "min_free_mb" in told["refused"][0]
+    else:
+        assert told["ended"] == 2
+
+
 def test_votes_when_a_file_may_not_grow(tmp_path: Path) -> None:
     told = told_by("log", tmp_path, limit=True)
     votes_went_on(told)

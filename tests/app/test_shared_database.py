@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
@@ -20,6 +21,7 @@ import test_votes
 from conftest import PASSWORD, PLAIN, add_pairs, add_song, client_of
 from test_votes import vote_of
 
+from feedback_app.backup import restore_backup
 from feedback_app.errors import InvalidError, WorkspaceError
 from feedback_app.quack import Session, bound, literal
 from feedback_app.services import Services, open_services
@@ -108,6 +110,39 @@ def test_refusals_say_why(server: DatabaseServer, tmp_path: Path) -> None:
     session.execute("INSERT INTO schema_version (version) VALUES (9999)")
     with pytest.raises(WorkspaceError, match="has schema 9999"):
         opened(server, tmp_path)
+
+
+def test_another_version_of_duckdb_is_refused(
+    server: DatabaseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duckdb, "__version__", "1.5.99")
+    with pytest.raises(WorkspaceError, match=r"runs DuckDB .*, this app 1\.5\.99"):
+        Session(server.address, TOKEN)
+
+
+def test_a_backup_is_made_while_the_database_is_served(
+    server: DatabaseServer, services: Services, tmp_path: Path
+) -> None:
+    add_song(services), add_pairs(services, 3)
+    services.annotation.vote("ann", form_of(_given(services))).result(30)
+    held = Session(server.address, TOKEN)  # somebody's write, not committed
+    held.execute("BEGIN")
+    held.execute("UPDATE turns SET turn = turn + 1")
+    made = services.operations.backup(str(tmp_path / "kept"))
+    held.execute("ROLLBACK")
+    held.close()
+    assert made["counts"]["votes"] == 1 and made["counts"]["pairs"] == 3
+    services.annotation.vote("ann", form_of(_given(services))).result(30)
+    restored = restore_backup(Path(made["path"]), tmp_path / "restored")
+    assert restored["counts"] == made["counts"]
+    with closing(open_services(tmp_path / "restored", **PLAIN)) as again:
+        again.annotation.vote("ann", form_of(_given(again))).result(30)
+        orders = again.store.database.rows("SELECT seq FROM votes ORDER BY seq")
+        assert [row["seq"] for row in orders] == [1, 2], "votes go on being numbered"
+
+
+def _given(services: Services) -> str:
+    return str(services.annotation.next("ann").result(30)["assignment_id"])
 
 
 def test_a_server_gone_is_told_and_the_vote_goes_in_when_it_is_back(
