@@ -151,7 +151,7 @@ def _songs(commands: Commands) -> None:
     generate = pairs.add("generate", "Make pairs with a policy version")
     generate.add_argument("--count", type=int, required=True)
     generate.add_argument("--policy", metavar="VERSION", help="(default: the active version)")
-    generate.add_argument("--versus", metavar="VERSION", help="a share against this version")
+    generate.add_argument("--versus", metavar="VERSION", help="all against this version")
     generate.add_argument("--seed", type=int, help="(default: a new one, which is written down)")
     pairs.add(
         "rank",

@@ -102,6 +102,8 @@ def _generate(settings: Row, context: Context) -> tuple[list[str], Row]:
     cross = app.share_cross if settings.get("versus") else 0.0
     gold = 0.0 if settings.get("chain", {}).get("dry_run") else app.gold_rate
     shares = {"broad": app.share_broad, "chosen": chosen, "cross": cross, "gold": gold}
+    if settings.get("only_versus"):
+        shares |= {"broad": 0.0, "chosen": 0.0, "cross": 1.0 - gold}
     for name, share in shares.items():
         argv += [f"--share_{name}", f"{share:g}"]
     return argv, settings

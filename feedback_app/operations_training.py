@@ -60,7 +60,10 @@ class TrainingOperations(Base):
         versus: str | None = None,
         seed: int | None = None,
     ) -> Row:
-        """Pairs from a policy version (the active one), optionally against another version."""
+        """Pairs from a policy version (the active one), by the usual shares of the pools.
+
+        versus: instead, all against that version, save for the share of gold pairs.
+        """
         if not 1 <= count <= MAX_COUNT:
             raise InvalidError(f"count is {count}; it must be 1 to {MAX_COUNT}")
         found = self.store.policy(policy) if policy else self.store.active_policy()
@@ -69,6 +72,8 @@ class TrainingOperations(Base):
         if versus is not None:
             self.store.policy(versus)
         settings = {"count": count, "policy": policy, "versus": versus, "seed": seed}
+        if versus is not None:
+            settings["only_versus"] = True
         return {"run_id": self.jobs.submit("generate", settings)}
 
     def rank_pairs(self) -> Row:

@@ -119,7 +119,7 @@ def _win_chart(rounds: Rows, index: Sequence[float], names: Names) -> Html:
     if unheard:
         about = (
             f"Nobody has compared {', '.join(unheard)} with its parent yet: make pairs against "
-            "an older version on the Train tab."
+            "the older version on the Train tab; those that wait are given by and by."
         )
     return charts.line_chart(
         "Human win rate against the parent",

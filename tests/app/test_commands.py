@@ -6,6 +6,7 @@ import json
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -114,6 +115,22 @@ def test_a_dry_run_passes_on_how_its_judge_answers(services: Services, tmp_path:
     assert (given["--noise"], given["--skip"], given["--lapse"]) == ("0.5", "0.1", "0.02")
     known = build_parser().parse_args(argv[argv.index("--pairs") :])
     assert (known.tie_margin, known.side_bias, known.both_bad) == (0.25, 0.0, 0.0)
+
+
+def test_pairs_against_a_version_are_all_against_it(services: Services, tmp_path: Path) -> None:
+    context = Context(services.store, services.workspace, services.settings, tmp_path / "run")
+    add_song(services)
+    add_policy(services, "policy_v1", {})
+    add_policy(services, "policy_v2", {})
+    submitted: list[dict[str, Any]] = []
+    services.jobs.submit = lambda kind, settings: submitted.append(settings) or "r"  # type: ignore
+    services.operations.generate_pairs(12, "policy_v2", "policy_v1")
+    services.operations.generate_pairs(12, "policy_v2")
+    against, usual = (dict(pairwise(build("generate", s, context)[0])) for s in submitted)
+    shares = {pool: float(against[f"--share_{pool}"]) for pool in ("broad", "chosen", "cross")}
+    assert shares == {"broad": 0, "chosen": 0, "cross": 1 - float(against["--share_gold"])}
+    assert against["--versus_name"] == "policy_v1"
+    assert float(usual["--share_broad"]) > 0 and "--versus" not in usual
 
 
 def test_a_manner_that_cannot_be_is_refused_in_words(services: Services) -> None:
