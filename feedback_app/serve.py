@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,9 +42,11 @@ def serve(
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{address[1]}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     services = open_services(root, url, host=host, port=port, database=database)
+    warming = threading.Thread(target=services.warm, name="warm", daemon=True)
     try:
         if demo:
             make_ready(services)
+        warming.start()
         from feedback_app.app import build_app  # gradio: seconds, and no command needs it
 
         app = build_app(services)
@@ -64,6 +67,8 @@ def serve(
             _Server(config, url).run(sockets=[listening])
     finally:
         logger.info("stopping: what waits is committed, runs go on by themselves")
+        if warming.is_alive():
+            warming.join()
         services.close()
         listening.close()
         logger.info("stopped")

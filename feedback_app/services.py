@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from feedback_app.auth import Sessions
 from feedback_app.commands import build
 from feedback_app.database import Database
+from feedback_app.errors import AppError
 from feedback_app.jobs import Build, Jobs
 from feedback_app.operations import Operations
 from feedback_app.serving_database import read_token
@@ -17,6 +21,8 @@ from feedback_app.shared_database import SharedDatabase
 from feedback_app.store import Store
 from feedback_app.votes import Annotation
 from feedback_app.workspace import Holder, Workspace
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,17 @@ class Services:
     annotation: Annotation
     jobs: Jobs
     operations: Operations
+
+    def warm(self) -> None:
+        """Read what the first annotator and the first researcher would otherwise wait for.
+
+        With a million votes that is some seconds; votes are taken meanwhile.
+        """
+        try:
+            self.annotation.warm().result()
+            self.store.vote_totals()
+        except (AppError, duckdb.Error) as error:
+            logger.warning("not read ahead, the first visitor waits for it: %s", error)
 
     def close(self) -> None:
         self.jobs.close()

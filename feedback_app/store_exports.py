@@ -34,6 +34,7 @@ PASSAGES = f"""
         {CHANGED} AS beats_changed
     FROM pairs AS p JOIN songs AS s USING (song_id) JOIN edits AS ea ON ea.edit_id = p.edit_a
 """
+FIRST = " WHERE p.pair_id IN (SELECT pair_id FROM votes WHERE list_contains($first, seq))"
 SEGMENTS = (
     '\'[{"start_beat": "INTEGER", "end_beat": "INTEGER", "gain_start": "DOUBLE", '
     '"gain_end": "DOUBLE", "reverse": "BOOLEAN"}]\''
@@ -198,12 +199,21 @@ class ExportRows:
     ) -> int:
         cursor: Any = self.database.cursor()
         target = str(path).replace("'", "''")  # COPY takes no bound file name
-        first = "" if limit is None else f"LIMIT {int(limit)}"
+        passages = PASSAGES
+        if limit is not None:
+            # which they are is told by narrow columns; only of those the wide ones are made
+            cursor.execute(
+                f"WITH passages AS ({PASSAGES}) SELECT seq FROM ({RECORD}) AS record"
+                f" WHERE {where} ORDER BY seq LIMIT {int(limit)}",
+                {name: value for name, value in values.items() if f"${name}" in where},
+            )
+            values = values | {"first": [seq for (seq,) in cursor.fetchall()]}
+            where = f"list_contains($first, seq) AND {where}"
+            passages += FIRST
         try:
             cursor.execute(
-                f"COPY (WITH passages AS MATERIALIZED ({PASSAGES}) SELECT {columns} FROM ({RECORD})"
-                f" AS record WHERE {where} ORDER BY seq {first}) TO '{target}'"
-                " (FORMAT parquet)",
+                f"COPY (WITH passages AS MATERIALIZED ({passages}) SELECT {columns} FROM ({RECORD})"
+                f" AS record WHERE {where} ORDER BY seq) TO '{target}' (FORMAT parquet)",
                 values,
             )
         except duckdb.IOException as error:  # a full disk, or no right to write there

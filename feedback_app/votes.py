@@ -146,6 +146,10 @@ class Annotation:
     def _submit(self, request: Request) -> Future[Any]:
         return self.store.database.submit_item(self._desk.work, request)
 
+    def warm(self) -> Future[None]:
+        """Read pairs and places before anybody asks."""
+        return self.store.database.submit(self._desk.pool.refresh)
+
     def is_dry(self, annotator: str) -> bool:
         """Whether this annotator asked last time for a pair and there was none to give."""
         return annotator in self._desk.dry
