@@ -184,7 +184,7 @@ class Pool:
 
     def _free_pair(self, annotator: str) -> tuple[str, str] | None:
         """A pair with a free place for this annotator, and why it is the one."""
-        taken = self.person(annotator).taken
+        taken = self._met(annotator)
         for level in self.shelves.levels():
             for reason in self._reasons():
                 if reason == "score":
@@ -206,8 +206,14 @@ class Pool:
         rest = sorted(set(shares) - {first}, key=lambda name: -shares[name])
         return (first, *rest)
 
+    def _met(self, annotator: str) -> set[str]:
+        """Pairs that this person has, or had until they ran out: these come back by `may_reopen`,
+        or by a late vote; a second assignment of one would hold a second place."""
+        person = self.person(annotator)
+        return person.taken | {row["pair_id"] for row in person.expired.values()}
+
     def _gold_pair(self, annotator: str) -> str | None:
-        taken = self.person(annotator).taken
+        taken = self._met(annotator)
         left = [one for one in self.gold if one not in taken]
         return self.rng.choice(left) if left else None
 
@@ -306,13 +312,14 @@ class Pool:
         change = self.early_undos.add if waits else self.early_undos.discard
         change((annotator, vote_id))
 
-    def _lose(self, pair: str, retired: int | None) -> None:
+    def _lose(self, pair: str, mark: int) -> None:
+        """A pair is retired; of what else was retired meanwhile this says nothing."""
         assert self._fingerprint is not None
         self._unshelve(pair)
         self.gold.discard(pair)
         self.pairs.pop(pair, None)
-        pairs, _, *rest = self._fingerprint
-        self._fingerprint = (pairs, retired, *rest)
+        pairs, retired, *rest = self._fingerprint
+        self._fingerprint = (pairs, (retired or 0) ^ mark, *rest)
 
     def _unshelve(self, pair: str) -> None:
         if (entry := self.pairs.get(pair)) is not None:
@@ -327,7 +334,7 @@ class Pool:
         """Give a pair to nobody any more; its votes stay."""
         if pair in self.pairs:
             self.store.retire_pair(cursor, pair)
-            self.tell("lose", pair, self.store.retired_fingerprint(cursor))
+            self.tell("lose", pair, self.store.pair_mark(cursor, pair))
 
     def expire(self, now: datetime) -> None:
         """Leases that ran out go back to the pool.

@@ -33,11 +33,11 @@ class VoteRows:
         )
         return tuple(first_row(cursor))
 
-    def retired_fingerprint(self, cursor: Any) -> int | None:
-        """The second entry of `pool_fingerprint` by itself."""
-        cursor.execute("SELECT bit_xor(hash(pair_id)) FROM pairs WHERE retired")
+    def pair_mark(self, cursor: Any, pair_id: str) -> int:
+        """What a retired pair adds to the second entry of `pool_fingerprint`, by exclusive or."""
+        cursor.execute("SELECT hash(?::VARCHAR)", [pair_id])
         (found,) = first_row(cursor)
-        return None if found is None else int(found)
+        return int(found)
 
     def pairs_to_give(self, cursor: Any, since: datetime) -> list[tuple[Any, ...]]:
         """(pair_id, batch, pool, regions_a, regions_b, information, place, created_at), oldest
