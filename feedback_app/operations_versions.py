@@ -8,6 +8,7 @@ words.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +35,13 @@ class VersionOperations(Base):
         return self._settled(rows)
 
     def _settled(self, rows: list[Row]) -> list[Row]:
-        """Proposals with the verdict that votes on pairs of them and their parents make of it."""
-        proposed = [row for row in rows if row["status"] == "proposed" and row.get("parent")]
-        judged = [row for row in proposed if (row["metrics"] or {}).get("gate")]
-        if not judged:
-            return rows
-        everybody = {name: float(weight > 0) for name, weight in self.store.weights().items()}
-        for simulated in {row["simulated"] for row in judged}:
-            found = self.store.comparisons(everybody, (), simulated=simulated)
-            won = {
-                (a, b): (int(first), int(second))
-                for a, b, first, second in zip(
-                    *(found[name] for name in ("policy_a", "policy_b", "won_a", "won_b")),
-                    strict=True,
-                )
-            }
-            for row in judged:
-                if row["simulated"] == simulated:
-                    _settle(row, won)
+        """Versions with the verdict that votes on pairs of them and their parents make of it."""
+        judged = [row for row in rows if row.get("parent") and (row["metrics"] or {}).get("gate")]
+        for dry in {bool(row["dry_run"]) for row in judged}:
+            settled = [row for row in judged if bool(row["dry_run"]) == dry]
+            won = self.store.pairs_won([row["version"] for row in settled], simulated=dry)
+            for row in settled:
+                _settle(row, won)
         return rows
 
     def list_reward_models(self) -> list[Row]:
@@ -235,18 +225,16 @@ def _told(row: Row) -> Row:
     }
 
 
-def _settle(row: Row, won: dict[tuple[str, str], tuple[int, int]]) -> None:
+def _settle(row: Row, won: Mapping[tuple[str, str], int]) -> None:
     """Put what the votes say on top of the gate's verdict, where there are any."""
     version, parent, gate = row["version"], row["parent"], row["metrics"]["gate"]
-    (wins, losses), (more_losses, more_wins) = (
-        won.get(pair, (0, 0)) for pair in ((version, parent), (parent, version))
-    )
-    wins, losses = wins + more_wins, losses + more_losses
+    wins, losses = won.get((version, parent), 0), won.get((parent, version), 0)
     if wins + losses == 0:
         return
     told = settle(gate, wins, losses)
-    reasons = [*told["reasons"], *gate["reasons"]]
-    settled = {**gate, "verdict": GATES[told["decision"]], "reasons": reasons}
+    settled = {**gate, "reasons": [*told["reasons"], *gate["reasons"]]}
+    if "decision" in told:
+        settled |= {"verdict": GATES[told["decision"]], "better": told["better"]}
     row["metrics"] = row["metrics"] | {"gate": settled}
 
 

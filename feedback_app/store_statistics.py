@@ -56,6 +56,26 @@ class StatisticsRows:
         )
         return found | {name: _filled(found[name]) for name in ("won_a", "won_b", "ties")}
 
+    def pairs_won(
+        self, versions: Sequence[str], *, simulated: bool = False
+    ) -> dict[tuple[str, str], int]:
+        """By (winner, loser), one of them among `versions`: pairs of edits that most votes, each
+        as its annotator weighs, gave to the winner."""
+        found = self.facts.rows(
+            f"""WITH w AS (SELECT unnest($names) AS annotator, unnest($weights) AS weight),
+            p AS (SELECT policy_a, policy_b, coalesce(sum(weight) FILTER (choice = 1), 0)
+                    - coalesce(sum(weight) FILTER (choice = 2), 0) AS lead
+                FROM facts JOIN w USING (annotator)
+                WHERE simulated = $simulated AND {ABOUT_EDITS} AND policy_a <> policy_b
+                AND (list_contains($versions, policy_a) OR list_contains($versions, policy_b))
+                GROUP BY pair, policy_a, policy_b)
+            SELECT if(lead > 0, policy_a, policy_b) AS winner,
+                if(lead > 0, policy_b, policy_a) AS loser, count(*) AS pairs
+            FROM p WHERE lead <> 0 GROUP BY ALL""",
+            _weighed(self.weights(), simulated) | {"versions": list(versions)},
+        )
+        return {(row["winner"], row["loser"]): int(row["pairs"]) for row in found}
+
     def people_counts(self) -> dict[str, Row]:
         """What each person's own votes say about them, whatever they weigh, by name."""
         rows = self.facts.rows(f"""

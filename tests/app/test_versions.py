@@ -310,17 +310,42 @@ def test_the_queue_says_what_waits_for_what(services: Services) -> None:
 def test_votes_on_pairs_of_both_settle_the_gate_s_verdict(
     services: Services, tmp_path: Path
 ) -> None:
-    before = policies(services)["policy_v2"]["metrics"]["gate"]
-    pair = services.store.pairs()[-1]["pair_id"]
+    """Twelve pairs, three listeners: a pair counts once, for whom its weightier votes are."""
+
+    def verdict() -> Row:
+        return dict(policies(services)["policy_v2"]["metrics"]["gate"])
+
+    def vote(name: str, choice: str, pairs: list[str]) -> None:
+        lines = [f"{pair},{name},{choice},1" for pair in pairs]
+        (tmp_path / "v.csv").write_text("\n".join(["pair_id,annotator,choice,strength", *lines]))
+        told = services.operations.import_votes(str(tmp_path / "v.csv"))
+        assert told["accepted"] == len(pairs)
+
+    before, pair = verdict(), services.store.pairs()[-1]["pair_id"]
     services.store.database.execute(
         "UPDATE edits SET policy = 'policy_v2' WHERE edit_id ="
         " (SELECT edit_a FROM pairs WHERE pair_id = ?)",
         [pair],
     )
-    assert policies(services)["policy_v2"]["metrics"]["gate"] == before  # nobody voted on it
-    lines = [f"{pair},listener{number},b,1" for number in range(8)]
-    (tmp_path / "v.csv").write_text("\n".join(["pair_id,annotator,choice,strength", *lines]))
-    assert services.operations.import_votes(str(tmp_path / "v.csv"))["accepted"] == 8
-    gate = policies(services)["policy_v2"]["metrics"]["gate"]
+    services.store.database.execute(
+        "INSERT INTO pairs SELECT p.* REPLACE ('again' || i AS pair_id)"
+        " FROM (FROM pairs WHERE pair_id = ?) AS p, range(12) AS t(i)",
+        [pair],
+    )
+    assert verdict() == before  # nobody voted on them
+    pairs = [f"again{number}" for number in range(12)]
+    for name in ("light", "lighter"):
+        vote(name, "b", pairs[:9])
+    gate = verdict()
+    assert gate["verdict"] == before["verdict"] and "10 are needed" in gate["reasons"][0]
+    vote("heavy", "a", pairs[:9])
+    for name in ("light", "lighter"):
+        vote(name, "b", pairs[9:])
+    gate = verdict()
     assert gate["verdict"] == "fail" and gate["reasons"][1:] == before["reasons"]
-    assert gate["reasons"][0].startswith("0 of 8 votes on pairs of both are for it")
+    assert gate["reasons"][0].startswith("0 of 12 pairs of both")
+    services.operations.reject("policy_v2")
+    assert verdict() == gate, "the votes stay said when it is decided"
+    for name in ("light", "lighter"):
+        services.operations.set_weight(name, 0.4, "a test")
+    assert verdict()["reasons"][0].startswith("9 of 12 pairs of both")

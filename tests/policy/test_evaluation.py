@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from rlhf_core.editing.actions import Action
@@ -100,20 +101,29 @@ def test_verdicts(changes: dict[str, Any], decision: str, word: str) -> None:
     assert any(word in reason for reason in verdict["reasons"])
 
 
-@pytest.mark.parametrize(("wins", "losses", "before"), [(15, 7, 0.45), (8, 16, 0.95), (0, 0, 0.7)])
+@pytest.mark.parametrize(("wins", "losses", "before"), [(15, 7, 0.45), (8, 16, 0.95), (5, 5, 0.7)])
 def test_votes_settle_a_verdict_by_bayes_rule(wins: int, losses: int, before: float) -> None:
-    """Against a sum over a fine grid of the unknown share of votes for the proposal."""
+    """Against incomplete beta functions of the unknown share of pairs won, 0.3 to 0.7."""
     judged = gate.verdict(results(rate=(0.5, 0.4, 0.6, before)))
-    share = (np.arange(20_000) + 0.5) / 20_000
-    likelihood = share**wins * (1 - share) ** losses
-    weight = np.where(share > 0.5, before, 1 - before) * likelihood
+    below, middle, above = stats.beta(wins + 1, losses + 1).cdf([0.3, 0.5, 0.7])
+    up, down = before * (above - middle), (1 - before) * (middle - below)
     settled = settling.settle(judged, wins, losses)
-    assert settled["better"] == pytest.approx(weight[share > 0.5].sum() / weight.sum(), abs=1e-4)
+    assert settled["better"] == pytest.approx(up / (up + down), abs=1e-4)
 
 
-def test_where_the_gate_saw_odd_signs_votes_alone_settle() -> None:
+def test_where_the_gate_saw_odd_signs_its_good_opinion_does_not_count() -> None:
     odd = gate.verdict(results(rate=(0.7, 0.6, 0.8, 0.97), policy={"diversity": 0.0}))
-    assert settling.settle(odd, 14, 9)["decision"] == "doubtful"
+    assert settling.settle(odd, 13, 10)["decision"] == "doubtful"
     assert settling.settle(odd, 17, 6)["decision"] == "accept"
     assert settling.settle(odd, 5, 17)["decision"] == "reject"
-    assert settling.settle(gate.verdict(results()), 14, 9)["decision"] == "accept"
+    assert settling.settle(gate.verdict(results()), 13, 10)["decision"] == "accept"
+    bad = gate.verdict(results(rate=(0.3, 0.2, 0.4, 0.02), policy={"diversity": 0.0}))
+    assert settling.settle(bad, 13, 10)["decision"] != "accept"
+
+
+def test_a_handful_of_votes_settles_nothing_and_thousands_can_be_counted() -> None:
+    for judged in (gate.verdict(results()), gate.verdict(results(rate=(0.5, 0.4, 0.6, 0.5)))):
+        told = settling.settle(judged, 9, 0)
+        assert (told["decision"], told["better"]) == (judged["decision"], judged["better"])
+        assert "10 are needed" in told["reasons"][0]
+    assert settling.settle({}, 4000, 3000)["better"] == pytest.approx(1)
