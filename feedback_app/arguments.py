@@ -8,7 +8,7 @@ from typing import Any
 
 from feedback_app.commands_figures import add_find, add_people, add_results
 from feedback_app.exchange.query import AUDIO, POOLS, SPLITS, SUFFIXES
-from feedback_app.settings import POLICY_STEPS
+from feedback_app.settings import DRY_RUN_STEPS, POLICY_STEPS
 from rlhf_core.manner import add_arguments as add_manner
 from rlhf_core.tastes import LISTENING, READING, listed
 
@@ -284,7 +284,9 @@ def _training(commands: Commands) -> None:
     simulate.add_argument("--rounds", type=int, default=1)
     simulate.add_argument("--votes", type=int, default=50, help="votes a round (50)")
     add_manner(simulate, "-")
-    simulate.add_argument("--total-steps", type=int, default=20000, help="a round (20000)")
+    simulate.add_argument(
+        "--total-steps", type=int, default=DRY_RUN_STEPS, help="a round (%(default)s)"
+    )
     simulate.add_argument("--seed", type=int, default=0)
     dry = commands.group("dry-runs", "What dry runs came to")
     dry.add("list", "List dry runs with the figures of their rounds")

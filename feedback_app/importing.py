@@ -21,6 +21,7 @@ from feedback_app.json_columns import dumps
 from rlhf_core.editing.edl import EDL
 
 Numbered = tuple[int, ImportedVote]
+KNOWN = " is here already"  # how the reason ends for a vote that was taken in before
 NO_SONG = "its votes were imported; add the song's file to listen and to train on it"
 
 
@@ -64,7 +65,7 @@ class Import:
     def _refuses(self, vote: ImportedVote) -> str | None:
         row = vote.row
         if row["vote_id"] in self._ids:
-            return f"vote {row['vote_id']} is here already"
+            return f"vote {row['vote_id']}{KNOWN}"
         if vote.key in self._voted:
             return f"{row['annotator']!r} has voted on {row['pair_id']!r} already"
         pair = self._pairs.get(row["pair_id"])

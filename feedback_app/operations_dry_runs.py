@@ -18,6 +18,7 @@ from feedback_app.database import Row, utc_now
 from feedback_app.errors import ConflictError, InvalidError
 from feedback_app.operations_base import Base, plain, policy_settings
 from feedback_app.readings import results_of
+from feedback_app.settings import DRY_RUN_STEPS
 from rlhf_core.errors import ConfigError
 from rlhf_core.manner import Manner, manner_of
 from rlhf_core.tastes import LISTENING, READING
@@ -46,7 +47,7 @@ class DryRunOperations(Base):
         rounds: int = 1,
         votes: int = 50,
         noise: float = 1.0,
-        total_steps: int = 20000,
+        total_steps: int = DRY_RUN_STEPS,
         seed: int = 0,
         tie_margin: float = USUAL.tie_margin,
         lapse: float = USUAL.lapse,

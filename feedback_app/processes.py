@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -106,10 +107,19 @@ def lower_priority(pid: int, nice: int) -> None:
         os.setpriority(os.PRIO_PROCESS, pid, nice)
     except ProcessLookupError:
         return  # it has ended already
-    try:
-        Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")
-    except OSError as error:  # no such thing here, or not allowed to this user
-        logger.info("the run's session keeps its share of the processors (%s)", error)
+    for pause in (0.1, 0.3, 1.0, None):  # Linux takes ten a second from users, of all processes
+        try:
+            Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")
+        except BlockingIOError as error:
+            if pause is None:
+                logger.warning("the run's session keeps its share of the processors (%s)", error)
+            else:
+                time.sleep(pause)
+        except OSError as error:  # no such thing here, or not allowed to this user
+            logger.info("the run's session keeps its share of the processors (%s)", error)
+            return
+        else:
+            return
 
 
 def started_at(pid: int) -> str | None:

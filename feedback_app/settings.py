@@ -18,6 +18,7 @@ from feedback_app.logs import FORMATS, LEVELS
 from rlhf_core.files import read_json
 
 PREFIX = "FEEDBACK_APP_"
+DRY_RUN_STEPS = 20_000  # of each round's training, likewise
 POLICY_STEPS = 100_000  # of a training, as of `train_rlhf`, unless another number is asked for
 
 

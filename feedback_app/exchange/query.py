@@ -33,7 +33,6 @@ class Query:
     out; other filters do not change it). audio: flac or wav, files beside and columns that name
     them. features: each song's beat features as npz (and as observations of `imitation`).
     pseudonyms: in place of annotators' names (see `pseudonyms`).
-    pseudonyms: in place of annotators' names (see `pseudonyms`).
     """
 
     form: str = "parquet"

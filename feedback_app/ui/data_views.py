@@ -8,11 +8,11 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
+from feedback_app.importing import KNOWN
 from feedback_app.ui import actions, runs, text
 from feedback_app.ui.text import Html, esc
 
 SHOWN_REJECTS = 50
-KNOWN = " is here already"  # how an import's reason ends for a vote that it has taken in before
 CELL = 48  # characters of a value in the preview
 DOWNLOADS = "/research/download/"
 

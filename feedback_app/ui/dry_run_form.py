@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from feedback_app.settings import DRY_RUN_STEPS
 from feedback_app.ui.commanding import APP, option
 from feedback_app.ui.guard import Guard
 from rlhf_core.manner import HELP, Manner
@@ -24,7 +25,13 @@ FINER = {
     "both_bad": "Both bad",
 }  # fmt: skip
 WHOLE = ("rounds", "votes", "total_steps", "seed")
-DEFAULTS: Mapping[str, Any] = {"total_steps": 20_000, "seed": 0, **USUAL}
+DEFAULTS: Mapping[str, Any] = {
+    "rounds": 3,
+    "votes": 50,
+    "total_steps": DRY_RUN_STEPS,
+    "seed": 0,
+    **USUAL,
+}
 
 
 class Form(NamedTuple):
@@ -43,9 +50,9 @@ def build(judges: Sequence[tuple[str, str]], guard: Guard) -> Form:
                 list(judges), value="mixture", label="Judge", elem_id="dry-judge", scale=4,
                 min_width=260,
             )  # fmt: skip
-            for name, value, label in (("rounds", 3, "Rounds"), ("votes", 50, "Votes a round")):
+            for name, label in (("rounds", "Rounds"), ("votes", "Votes a round")):
                 inputs[name] = gr.Number(
-                    value, label=label, precision=0, elem_id=f"dry-{name}", min_width=120
+                    DEFAULTS[name], label=label, precision=0, elem_id=f"dry-{name}", min_width=120
                 )
             inputs["noise"] = gr.Number(
                 USUAL["noise"], label="Noise", step=0.1, elem_id="dry-noise", min_width=120
@@ -97,9 +104,7 @@ def arguments(values: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
     return {
         name: value
         if name == "judge"
-        else int(value or 0)
-        if name in WHOLE
-        else float(USUAL[name] if value is None else value)
+        else (int if name in WHOLE else float)(DEFAULTS[name] if value is None else value)
         for name, value in given.items()
     }
 

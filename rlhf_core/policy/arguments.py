@@ -152,7 +152,12 @@ def _algorithm_arguments(parser: argparse.ArgumentParser) -> None:
     both.add_argument(
         "--epochs", type=int, help=f"passes over an update ({PPOConfig.epochs}, {DPOConfig.epochs})"
     )
-    both.add_argument("--minibatch", type=int, help="episodes, or pairs (16), of an optimiser step")
+    both.add_argument(
+        "--minibatch",
+        type=int,
+        help=f"episodes ({PPOConfig.minibatch_episodes}), or pairs ({DPOConfig.minibatch_pairs}), "
+        "of an optimiser step",
+    )
     _number(both, "--max_grad_norm", float, PPOConfig, "gradients longer than this are shortened")
     ppo = parser.add_argument_group("PPO")
     _number(ppo, "--clip", float, PPOConfig, "limit of the probability ratio's change")

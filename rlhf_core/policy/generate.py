@@ -236,7 +236,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 _POOL_HELP = {
     "broad": "share with one side by a heuristic preset",
-    "chosen": "share chosen by expected information (with --reward_model)",
+    "chosen": "share chosen for what a vote would teach (with --reward_model)",
     "cross": "share against the other policy (with --versus)",
     "gold": "share against an obviously broken edit",
 }

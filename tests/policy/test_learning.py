@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from feedback_app.settings import POLICY_STEPS
 from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import ConfigError
@@ -172,6 +173,7 @@ def test_settings_check_themselves() -> None:
             DPOConfig(**wrong)
     with pytest.raises(ConfigError, match="algorithm"):
         TrainingConfig("sarsa")
+    assert TrainingConfig().total_steps == POLICY_STEPS, "the app's and the command's are one"
 
 
 def _likes_turning(batch: PassageBatch, actions: Tensor, items: Sequence[Item]) -> EditRewards:
