@@ -31,10 +31,10 @@ def panel(elem_id: str) -> gr.HTML:
 
 
 def shown_mark(elem_id: str) -> gr.Textbox:
-    """A mark of what the page shows, for polls that answer only where something has changed.
+    """Carries the mark of what the page shows (`seen_js`) to a poll that answers only changes.
 
-    It lives in the page and not in a gr.State: answers may arrive in another order than the server
-    gave them, and the mark must go with the one that is seen.
+    It is read from the page and not kept in a gr.State: answers may arrive in another order than
+    the server gave them, and the mark must go with the one that is seen.
     """
     return gr.Textbox("", visible="hidden", elem_id=elem_id, container=False)
 

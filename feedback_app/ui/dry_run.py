@@ -48,7 +48,7 @@ def build(operations: Any, guard: Guard) -> Loader:
 
     def shown() -> dict[Any, Any]:
         found = operations.dry_runs()
-        return {listed: runs_html(found), seen: digest(found)}
+        return {listed: actions.marked(runs_html(found), digest(found))}
 
     def load() -> dict[Any, Any]:
         return shown() | {said: "", asking: ""}
@@ -66,12 +66,15 @@ def build(operations: Any, guard: Guard) -> Loader:
         found = operations.dry_runs()
         return {} if digest(found) == before else shown()
 
-    outputs = [listed, seen, said, asking]
+    outputs = [listed, said, asking]
     form.start.click(guard(simulate), list(form.inputs.values()), outputs, show_progress="hidden")
     for part in (listed, asking):
         part.submit(guard.event(act), None, outputs, show_progress="hidden")
     timer = gr.Timer(WATCH_S)
-    timer.tick(guard(watch), [seen], outputs, queue=False, show_progress="hidden")
+    timer.tick(
+        guard(watch), [seen], outputs, queue=False, show_progress="hidden",
+        js=actions.seen_js(("dry-runs",), place=0),
+    )  # fmt: skip
     return Loader(guard(load), outputs)
 
 

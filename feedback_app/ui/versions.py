@@ -255,9 +255,10 @@ def build(operations: Any, guard: Guard) -> Loader:
         learned = {row["version"]: row.get("snapshot") for row in models}
         told = [row | {"reward_snapshot": learned.get(row.get("reward_model"))} for row in found]
         return {
-            policies: cards(told, lambda row: policy_card(row, heard[row["version"]])),
-            rewards: cards(models, reward_card),
-            seen: mark,
+            policies: actions.marked(
+                cards(told, lambda row: policy_card(row, heard[row["version"]])), mark
+            ),
+            rewards: actions.marked(cards(models, reward_card), mark),
             **compared.choices(found, models),
         }
 
@@ -279,12 +280,15 @@ def build(operations: Any, guard: Guard) -> Loader:
         now = digest(operations.list_policies(), operations.list_reward_models())
         return {} if now == before else shown()
 
-    outputs = [policies, rewards, seen, said, asking, *compared.outputs]
+    outputs = [policies, rewards, said, asking, *compared.outputs]
     for part in (policies, rewards, asking):
         part.submit(guard.event(act), None, outputs, show_progress="hidden")
     back.click(guard(roll_back), None, outputs, show_progress="hidden")
     timer = gr.Timer(WATCH_S)
-    timer.tick(guard(watch), [seen], outputs, queue=False, show_progress="hidden")
+    timer.tick(
+        guard(watch), [seen], outputs, queue=False, show_progress="hidden",
+        js=actions.seen_js(("policy-versions", "reward-versions"), place=0),
+    )  # fmt: skip
     return Loader(guard(load), outputs)
 
 
