@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +44,10 @@ def main(argv: list[str] | None = None) -> int:
             return care.COMMANDS[options.command](options)
         with connected(options.workspace) as caller:
             _commands()[_name(options)](caller, _arguments(options))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has seen enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing at exit either
+        return 128 + signal.SIGPIPE
     except (AppError, CoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

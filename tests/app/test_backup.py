@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -183,6 +184,14 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run("restore", str(tmp_path))[0] == 2
     status, said = run("doctor", at=tmp_path / "empty")
     assert status == 2 and "holds no workspace" in said
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "feedback_app", "settings", "show", "--workspace", str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        assert command.stdout is not None and command.stderr is not None
+        command.stdout.close()
+        assert command.stderr.read() == b"" and command.wait() == 141  # as a shell calls SIGPIPE
 
 
 def test_settings_are_shown_with_where_they_come_from(
