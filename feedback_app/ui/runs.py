@@ -177,7 +177,20 @@ def results(view: Mapping[str, Any]) -> Html:
     made = {"generate": "pairs made", "examples": "passages rendered by both"}
     if view.get("kind") in made and charts.is_real(found.get("pairs")):
         figures = {made[str(view["kind"])]: text.number(found["pairs"])}
-    return text.join(text.figures(figures) if figures else "", verdict(metrics), win_chart(metrics))
+    shown = text.figures(figures) if figures else ""
+    return text.join(shown, verdict(metrics), win_chart(metrics), where_next(view))
+
+
+def where_next(view: Mapping[str, Any]) -> Html:
+    """Where what a finished training made is to be looked at; nothing of other runs."""
+    settings = view.get("settings") or {}
+    policy, versus = settings.get("policy"), settings.get("versus")
+    if view.get("kind") != "examples" or view.get("state") != "finished" or not (policy and versus):
+        return Html("")
+    return Html(
+        f'<p class="fa-quiet">Listen to <b>{esc(policy)}</b> beside <b>{esc(versus)}</b>, and '
+        "promote or reject it, on the <b>Versions</b> tab.</p>"
+    )
 
 
 def headline(metrics: Mapping[str, Any], *, reward: bool, judged: bool = False) -> dict[str, str]:

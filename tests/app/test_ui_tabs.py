@@ -254,6 +254,9 @@ def test_a_failed_run_says_why(operations: FakeOperations) -> None:
 def test_empty_workspaces_say_what_to_do() -> None:
     assert "Upload" in library.song_table([])
     assert "Start one" in runs.status(None)
+    done = {"kind": "examples", "state": "finished", "settings": {"policy": NASTY, "versus": "p1"}}
+    assert "Versions</b> tab" in runs.status(done) and "<script" not in runs.status(done)
+    assert "Versions</b> tab" not in runs.status(done | {"state": "failed"})
     assert "nothing rejected" in data_views.import_report({"accepted": 2, "rejected": []})
     twice = {"accepted": 1, "rejected": [{"line": 2, "reason": "vote 1-2 is here already"}]}
     html = data_views.import_report(twice)
