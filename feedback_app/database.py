@@ -122,6 +122,18 @@ class Database:
             self._cursors.add(self._local.cursor)
         return self._local.cursor
 
+    def own_cursor(self) -> tuple[Any, int]:
+        """A cursor for whoever keeps one over many calls, and the generation that it belongs to:
+        once `generation` is another one it is closed, as it is when the database is."""
+        cursor = self.cursor().cursor()
+        self._cursors.add(cursor)
+        return cursor, self._generation
+
+    @property
+    def generation(self) -> int:
+        """How often the file was opened anew."""
+        return self._generation
+
     def waiting(self) -> int:
         """Writes that wait for their turn."""
         return self._queue.qsize()
@@ -173,14 +185,15 @@ class Database:
         self.write(lambda cursor: cursor.execute(sql, list(parameters)) and None)
 
     def close(self) -> None:
-        """Commit what waits, then close the file."""
+        """Commit what waits, then close the file; its log goes into it with the last cursor."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             self._queue.put(None)
         self._thread.join()
-        self._connection.close()
+        for cursor in (*self._cursors, self._connection):
+            cursor.close()
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:

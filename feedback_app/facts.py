@@ -81,6 +81,7 @@ class Facts:
         self._database = database
         self._lock = threading.Lock()
         self._cursor: Any = None
+        self._generation = -1
         self._last = 0
         self._votes = self._pairs = -1
         self._twice = False
@@ -100,8 +101,8 @@ class Facts:
             return dict(self._cursor.execute(sql, dict(values or {})).fetchnumpy())
 
     def _refresh(self) -> None:
-        if self._cursor is None:
-            self._cursor = self._database.cursor().cursor()
+        if self._generation != self._database.generation:
+            self._cursor, self._generation = self._database.own_cursor()
             self._start_over()
         found = self._cursor.execute(
             "SELECT (SELECT max(seq) FROM votes), (SELECT count(*) FROM votes),"

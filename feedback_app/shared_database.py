@@ -124,12 +124,6 @@ class SharedDatabase(Database):
         except (duckdb.Error, StorageError):
             cursor.forget()  # the next use begins a session of its own
 
-    def close(self) -> None:
-        """Commit what waits, and end the sessions of all threads on the server."""
-        super().close()
-        for cursor in list(self._cursors):
-            cursor.close()
-
     def between_commits(self, work: Any) -> Any:
         raise WorkspaceError(
             f"the database is served from {self.address}: its file is not this process's to touch. "
