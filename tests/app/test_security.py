@@ -169,7 +169,7 @@ def voted(services: Services, comment: str, name: str = "ann") -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
-def test_exports_hold_hostile_texts_as_they_were_typed_and_stay_well_formed(
+def test_exports_hold_hostile_texts_and_stay_well_formed(
     services: Services, tmp_path: Path, form: str
 ) -> None:
     add_song(services, title=HOSTILE), add_pairs(services, 2)
@@ -187,7 +187,8 @@ def test_exports_hold_hostile_texts_as_they_were_typed_and_stay_well_formed(
 
         rows = pyarrow.parquet.read_table(path).to_pylist()
     assert len(rows) == 1
-    assert HOSTILE in [str(value) for value in rows[0].values()]
+    kept = f"'{HOSTILE}" if form == "csv" else HOSTILE  # behind an apostrophe it is no formula
+    assert kept in [str(value) for value in rows[0].values()]
 
 
 @pytest.mark.parametrize("name", ["a\nb", "x\r", "\x1b[31m", "  a", "a\u202eb", "", "x" * 61])
