@@ -143,13 +143,13 @@ def test_everything_from_songs_to_a_trained_policy_under_kills(
     for seed in range(3):
         write_song(songs / f"{seed}.wav", seed, 24.0)
     services.operations.add_songs([str(songs)])
-    killed = kill_and_resume(services, 3, rng, 6.0)
+    killed = kill_and_resume(services, 3, rng, 3.0)
     services.operations.prepare()
-    killed += kill_and_resume(services, 4, rng, 8.0)
+    killed += kill_and_resume(services, 4, rng, 5.0)
     assert services.operations.pairs_overview()["total"] >= SMALL["first_pairs"]
     services.operations.train_policy(total_steps=4000)
-    killed += kill_and_resume(services, 5, rng, 12.0)
-    assert killed >= 8  # the last ones may come after everything is done
+    killed += kill_and_resume(services, 5, rng, 6.0)
+    assert killed >= 8, killed  # of 12: the last ones may come after everything is done
     whole(services)
     versions = [row["version"] for row in services.operations.list_policies()]
     assert versions == ["policy_v1", "policy_v2"]  # none twice, whatever was started again
