@@ -107,9 +107,8 @@ def kind_name(kind: object) -> str:
 
 
 def run_label(run: Mapping[str, Any]) -> str:
-    """A run in the picker's list."""
-    started = text.when(run.get("created_at"))
-    return f"{kind_name(run.get('kind'))} · {run.get('state')} · {started} · {run['run_id']}"
+    """A run in the picker's list; without its state, so that the list changes with runs alone."""
+    return f"{kind_name(run.get('kind'))} · {text.when(run.get('created_at'))} · {run['run_id']}"
 
 
 def status(view: Mapping[str, Any] | None) -> Html:

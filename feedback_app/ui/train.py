@@ -199,7 +199,9 @@ def _show(
 ) -> dict[Any, Any]:
     """What the page shows of a run (None: the newest), or {} where nothing has changed.
 
-    polled: somebody may pick another run while this is on its way, so the pick is left alone.
+    seen: the mark of what the page shows. polled: somebody may pick another run while this is on
+    its way, so the picker is left alone unless there are other runs to pick from: Gradio's dropdown
+    goes by places in its list, and new choices under a click make it another run's.
     """
     listed = operations.list_runs(RUNS)
     known = [run["run_id"] for run in listed]
@@ -208,18 +210,24 @@ def _show(
     view = operations.run_view(picked) if picked else None
     waiting = operations.queue()
     mark = json.dumps([listed, view, waiting], sort_keys=True, default=str)
-    digest = f"{hash(mark):x}"
-    if digest == seen:
+    ids, digest = f"{hash(tuple(known)):x}", f"{hash(mark):x}"
+    if seen == f"{ids}.{digest}":
         return {}
+    shown: dict[Any, Any] = {}
+    if not polled or picked != run_id or (seen != "" and seen.split(".")[0] != ids):
+        choices = [(runs.run_label(run), run["run_id"]) for run in listed]
+        shown[watch.picker] = gr.Dropdown(choices=choices, value=picked)
+    elif not seen:
+        ids = ""  # what the picker lists is not known: the next poll sends it
+    return shown | _panels(watch, view, runs.queue(waiting, picked), f"{ids}.{digest}")
+
+
+def _panels(watch: Watch, view: Any, queue: text.Html, digest: str) -> dict[Any, Any]:
+    """All about one run but the picker, each panel with the mark of its state."""
     state = view["state"] if view else ""
-    choices = [(runs.run_label(run), run["run_id"]) for run in listed]
-    keep = polled and picked == run_id
     metrics = (view.get("metrics") or []) if view else []
     return {
-        watch.queue: actions.marked(runs.queue(waiting, picked), digest),
-        watch.picker: gr.Dropdown(choices=choices)
-        if keep
-        else gr.Dropdown(choices=choices, value=picked),
+        watch.queue: actions.marked(queue, digest),
         watch.status: actions.marked(runs.status(view), digest),
         watch.cancel: gr.Button(
             "Take out of the queue" if state == "queued" else "Cancel",
