@@ -216,7 +216,10 @@ def _show(
     shown: dict[Any, Any] = {}
     if not polled or picked != run_id or (seen != "" and seen.split(".")[0] != ids):
         choices = [(runs.run_label(run), run["run_id"]) for run in listed]
-        shown[watch.picker] = gr.Dropdown(choices=choices, value=picked)
+        moved = not polled or picked != run_id  # else a run just started or picked stays so
+        shown[watch.picker] = (
+            gr.Dropdown(choices=choices, value=picked) if moved else gr.Dropdown(choices=choices)
+        )
     elif not seen:
         ids = ""  # what the picker lists is not known: the next poll sends it
     return shown | _panels(watch, view, runs.queue(waiting, picked), f"{ids}.{digest}")
