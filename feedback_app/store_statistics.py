@@ -19,6 +19,8 @@ from feedback_app.json_columns import decoded, insert
 SITTING_GAP_S = 600  # a longer pause between two votes ends a sitting
 # Votes that compare edits: gold pairs and hidden repeats ask about the listener instead.
 ABOUT_EDITS = "is_current AND NOT gold AND NOT repeat AND choice < 5"
+BETWEEN = f"""{ABOUT_EDITS} AND policy_a <> policy_b
+    AND (list_contains($versions, policy_a) OR list_contains($versions, policy_b))"""
 WEIGHED = """WITH w AS (SELECT unnest($names) AS annotator, unnest($weights) AS weight),
     v AS MATERIALIZED (SELECT f.*, w.weight FROM facts AS f JOIN w USING (annotator)
         WHERE w.weight > 0 AND f.simulated = $simulated AND {which})"""
@@ -62,13 +64,10 @@ class StatisticsRows:
         """By (winner, loser), one of them among `versions`: pairs of edits that most votes, each
         as its annotator weighs, gave to the winner."""
         found = self.facts.rows(
-            f"""WITH w AS (SELECT unnest($names) AS annotator, unnest($weights) AS weight),
+            f"""{WEIGHED.format(which=BETWEEN)},
             p AS (SELECT policy_a, policy_b, coalesce(sum(weight) FILTER (choice = 1), 0)
                     - coalesce(sum(weight) FILTER (choice = 2), 0) AS lead
-                FROM facts JOIN w USING (annotator)
-                WHERE simulated = $simulated AND {ABOUT_EDITS} AND policy_a <> policy_b
-                AND (list_contains($versions, policy_a) OR list_contains($versions, policy_b))
-                GROUP BY pair, policy_a, policy_b)
+                FROM v GROUP BY pair, policy_a, policy_b)
             SELECT if(lead > 0, policy_a, policy_b) AS winner,
                 if(lead > 0, policy_b, policy_a) AS loser, count(*) AS pairs
             FROM p WHERE lead <> 0 GROUP BY ALL""",

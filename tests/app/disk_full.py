@@ -53,6 +53,20 @@ def vote(services: Services, name: str) -> str:
     return form.vote_id
 
 
+def vote_until_refused(services: Services) -> tuple[list[str], list[str]]:
+    """Votes that were taken, and why the first three others were not."""
+    cast: list[str] = []
+    refused: list[str] = []
+    for number in range(400):
+        try:
+            cast.append(vote(services, f"p{number}"))
+        except AppError as error:
+            refused.append(f"{type(error).__name__}: {error}")
+            if len(refused) == 3:
+                break
+    return cast, refused
+
+
 def votes(folder: Path, threshold: str = "", **settings: object) -> dict[str, object]:
     """Vote until the disk is full, then with room again, then reopen."""
     plain = PLAIN | {"votes_per_pair": 1000, "min_free_mb": 1} | settings
@@ -63,14 +77,7 @@ def votes(folder: Path, threshold: str = "", **settings: object) -> dict[str, ob
         services.store.database.execute(f"SET GLOBAL checkpoint_threshold = '{threshold}'")
     database = services.store.database
     fill(folder, 400_000)
-    cast, refused = [], []
-    for number in range(400):
-        try:
-            cast.append(vote(services, f"p{number}"))
-        except AppError as error:
-            refused.append(f"{type(error).__name__}: {error}")
-            if len(refused) == 3:
-                break
+    cast, refused = vote_until_refused(services)
     readable = database.row("SELECT count(*) AS n FROM votes")
     make_room(folder)
     later = [vote(services, f"q{number}") for number in range(5)]
@@ -177,14 +184,7 @@ def served(folder: Path, **settings: object) -> dict[str, object]:
     if settings["min_free_mb"] == 0:
         services.store.database.cursor().execute("SET GLOBAL checkpoint_threshold = '200KB'")
     fill(folder, 400_000)
-    cast, refused, ended = [], [], None
-    for number in range(400):
-        try:
-            cast.append(vote(services, f"p{number}"))
-        except AppError as error:
-            refused.append(f"{type(error).__name__}: {error}")
-            if len(refused) == 3:
-                break
+    ended, (cast, refused) = None, vote_until_refused(services)
     if settings["min_free_mb"] == 0:
         ended = server.wait(timeout=20)  # it has noticed
     make_room(folder)
