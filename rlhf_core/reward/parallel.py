@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import torch.distributed.nn  # before any group: its functions keep, as a default, the one they find
 from torch import Tensor, distributed, nn
 
 
@@ -27,12 +28,19 @@ def world() -> tuple[int, int]:
 
 
 @contextmanager
-def process_group(backend: str = "gloo") -> Iterator[int]:
-    """Join the group that torchrun started, if it did; yields this process's rank."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+def process_group(backend: str = "gloo", meet: str | None = None) -> Iterator[int]:
+    """Join the group that torchrun started, if it did; yields this process's rank.
+
+    meet: where the processes find each other, for `init_process_group`; torchrun says it itself.
+    None of the group's threads is left at the end: one that is still at work while Python ends
+    aborts the process.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size < 2:
         yield 0
         return
-    distributed.init_process_group(backend)
+    rank = int(os.environ["RANK"])
+    distributed.init_process_group(backend, meet, rank=rank, world_size=size)
     try:
         yield distributed.get_rank()
     finally:

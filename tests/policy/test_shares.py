@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -23,18 +24,17 @@ WORKER = """
 import pickle, sys
 from pathlib import Path
 import torch
-from torch import distributed
-rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+from rlhf_core.reward.parallel import process_group
+folder = Path(sys.argv[1])
 torch.set_num_threads(1)
-distributed.init_process_group(
-    "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
-)
-make, arguments = pickle.loads((folder / "work.pkl").read_bytes())
-trainer = make[0](make[1], make[2], make[3])
-log = trainer.update(*arguments, torch.Generator().manual_seed(0))
+with process_group(meet=f"file://{folder}/meet") as rank:
+    make, arguments = pickle.loads((folder / "work.pkl").read_bytes())
+    trainer = make[0](make[1], make[2], make[3])
+    log = trainer.update(*arguments, torch.Generator().manual_seed(0))
 weights = {name: value.clone() for name, value in trainer.agent.state_dict().items()}
 torch.save((weights, log), folder / f"rank{rank}.pt")
-distributed.destroy_process_group()
+threads = {path.read_text() for path in Path("/proc/self/task").glob("*/comm")}
+assert not [name for name in threads if "gloo" in name], threads
 """
 
 
@@ -66,7 +66,10 @@ def test_two_processes_equal_one(
     made, arguments = work(small_agent, items)
     (tmp_path / "work.pkl").write_bytes(pickle.dumps((made, arguments)))
     workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path)])
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(tmp_path)],
+            env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2"},
+        )
         for rank in range(2)
     ]
     kind, _, reference, config = made

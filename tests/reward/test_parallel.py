@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,18 +22,15 @@ from rlhf_core.types import AudioState
 STEPS = 6
 WORKER = """
 import sys, torch
-from torch import distributed
+from rlhf_core.reward.parallel import process_group
 from rlhf_core.reward.trunk import train
-rank, folder = int(sys.argv[1]), sys.argv[2]
+folder = sys.argv[1]
 torch.set_num_threads(1)
 work = torch.load(f"{folder}/work.pt", weights_only=False)
-distributed.init_process_group(
-    "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
-)
-train(work["trunk"], work["edits"], work["want"], work["settings"], None, lambda *_: None)
+with process_group(meet=f"file://{folder}/meet") as rank:
+    train(work["trunk"], work["edits"], work["want"], work["settings"], None, lambda *_: None)
 if rank == 0:
     torch.save(work["trunk"].state_dict(), f"{folder}/two.pt")
-distributed.destroy_process_group()
 """
 
 
@@ -65,7 +63,10 @@ def test_two_processes_equal_one_with_twice_the_batch(
     one = fresh()
     train(one, edits, want, settings(4), None, lambda *_: None)
     processes = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path)])
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(tmp_path)],
+            env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2"},
+        )
         for rank in range(2)
     ]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
