@@ -280,13 +280,15 @@ class Cell:
             ),
             dpo=DPOConfig(beta=settings.beta),
             votes=votes,
+            held_out=self.setup.gate,
         )
         path = [self._seen(agent, reference, reward)]
         for leg in range(1, LEGS + 1):
             trainer.config = replace(trainer.config, total_steps=settings.steps * leg // LEGS)
             trainer.train()
-            path.append(self._seen(agent, reference, reward))
-        return agent.eval(), path
+            best = load_policy(trainer.best_path)
+            path.append(self._seen(best, reference, reward))
+        return best, path
 
     def _seen(self, agent: Agent, reference: Agent, reward: RewardCheckpoint) -> dict[str, float]:
         """Proxy and gold against the parent on a few unseen passages, and the distance gone."""

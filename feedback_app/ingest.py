@@ -260,7 +260,10 @@ class Ingest:
             active = first and first_row(cursor) is None
             row = {
                 "version": version,
-                "path": self._keep(results["checkpoint"], run, version),
+                # A training's best is what held-out passages chose; imitation has only one.
+                "path": self._keep(
+                    results.get("best_checkpoint") or results["checkpoint"], run, version
+                ),
                 "parent": settings.get("parent"),
                 "run_id": run["run_id"],
                 "reward_model": settings.get("reward_model"),

@@ -47,6 +47,7 @@ __all__ = ["LearnedRewardConfig", "RLHFTrainer", "main"]
 
 logger = logging.getLogger("rlhf_core.train_rlhf")  # also when run with -m
 
+HELD_OUT_ONE_IN = 8  # passages, where there is no folder of test songs
 OLD_OUTPUTS = (
     "models/policy_best.pt",
     "models/policy_final.pt",
@@ -103,7 +104,10 @@ def _start(
     return agent.to(args.device)
 
 
-def _votes(args: argparse.Namespace, items: Sequence[Item]) -> tuple[VotePairs | None, str | None]:
+def _votes(
+    args: argparse.Namespace, items: Sequence[Item], held_out: Sequence[Item]
+) -> tuple[VotePairs | None, str | None]:
+    """Votes to train on, none of them on a held-out passage, and the snapshot's SHA-256."""
     if args.preferences is None:
         return None, None
     dataset = read_snapshot(args.preferences)
@@ -113,8 +117,20 @@ def _votes(args: argparse.Namespace, items: Sequence[Item]) -> tuple[VotePairs |
     if args.withheld_share > 0:
         votes, _ = parts_of(votes, args.withheld_share)
     states = {state.song_id: state for state, _ in items}
+    votes = [vote for vote in votes if not _touches(vote, held_out)]
     logger.info("%d votes of %s", len(votes), args.preferences)
     return VotePairs(votes, states), dataset.sha256
+
+
+def _touches(vote: Vote, items: Sequence[Item]) -> bool:
+    """Whether a vote is on beats of one of the passages."""
+    mine = vote.passage
+    return any(
+        state.song_id == vote.song_id
+        and mine.start_beat < passage.end_beat
+        and passage.start_beat < mine.end_beat
+        for state, passage in items
+    )
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -176,13 +192,25 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def _held_out(args: argparse.Namespace) -> list[Item]:
-    """Passages of the data folder's test/, where it has one: they choose the best checkpoint."""
-    if args.split == "test" or not any((args.data_dir / "test").glob("*.*")):
-        return []
-    items = load_items(args.data_dir, args.cache_dir, "test")
-    chosen = np.random.default_rng(0).permutation(len(items))  # songs alike, not the first one
-    return [items[int(i)] for i in chosen]
+def _held_out(args: argparse.Namespace, items: Sequence[Item]) -> tuple[Sequence[Item], list[Item]]:
+    """Passages to train on, and those that choose the best checkpoint, which never are.
+
+    The latter are of the data folder's test/, where it has one, else one in HELD_OUT_ONE_IN of the
+    passages; of fewer than that none can be spared.
+    """
+    if args.split != "test" and any((args.data_dir / "test").glob("*.*")):
+        others = load_items(args.data_dir, args.cache_dir, "test")
+        chosen = np.random.default_rng(0).permutation(len(others))  # songs alike, not the first one
+        return items, [others[int(i)] for i in chosen]
+    count = len(items) // HELD_OUT_ONE_IN
+    chosen = np.random.default_rng(0).permutation(len(items))
+    apart = set(chosen[:count].tolist())
+    if count:
+        logger.info("no test/ folder: %d of %d passages are held out", count, len(items))
+    return (
+        [item for i, item in enumerate(items) if i not in apart],
+        [items[int(i)] for i in chosen[:count]],
+    )
 
 
 def _trainer(
@@ -193,7 +221,8 @@ def _trainer(
     folder: RunFolder,
 ) -> RLHFTrainer:
     seed = settings.training.seed
-    agent = _start(args, content, items, seed)
+    trained_on, held_out = _held_out(args, items)
+    agent = _start(args, content, trained_on, seed)
     if content is not None:
         reference = agent_from_content(
             args.checkpoint, content["training"]["reference"], args.device
@@ -206,7 +235,7 @@ def _trainer(
     reward, reward_config = _reward_source(
         replace(settings.reward, device=args.device), args, reference, seed
     )
-    votes, snapshot = _votes(args, items)
+    votes, snapshot = _votes(args, items, held_out)
     made_from = lineage(
         seed=seed,
         parent=args.checkpoint or args.policy,
@@ -215,7 +244,7 @@ def _trainer(
     )
     return RLHFTrainer(
         agent,
-        items,
+        trained_on,
         reward,
         args.output_dir,
         settings.training,
@@ -223,7 +252,7 @@ def _trainer(
         dpo=settings.dpo,
         reference=reference,
         votes=votes,
-        held_out=_held_out(args),
+        held_out=held_out,
         held_out_reward=reward.steady() if isinstance(reward, LearnedRewards) else reward,
         events=args.output_dir / "logs/tensorboard" if args.tensorboard else None,
         lineage=made_from,

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rlhf_core import history
+from rlhf_core.checkpoints import save_checkpoint
 from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import CheckpointError, ConfigError, DataError
@@ -30,6 +31,7 @@ from rlhf_core.policy.agent import Agent, agent_content, agent_from_content, sav
 from rlhf_core.policy.commands import log_file, stop_request
 from rlhf_core.policy.dpo import DPOConfig, DPOTrainer, PairBatch
 from rlhf_core.policy.event_file import EventFile
+from rlhf_core.policy.held_out import HeldOut
 from rlhf_core.policy.ppo import PPOConfig, PPOTrainer
 from rlhf_core.policy.rewards import EditRewards, Item, RewardSource
 from rlhf_core.policy.rollout import Rollout, collect
@@ -37,9 +39,9 @@ from rlhf_core.policy.votes import VotePairs
 from rlhf_core.runs import RunFolder
 
 ALGORITHMS = ("ppo", "dpo")
-BEST_WINDOW = 5  # updates over which "best" is averaged: one roll-out's mean is mostly luck
+SUMMED_UP = 5  # updates over which a result's figures are averaged: one is mostly luck
 MONITOR_EPISODES = 16
-HELD_OUT_EVERY, HELD_OUT_PASSAGES, HELD_OUT_EDITS = 5, 24, 4
+HELD_OUT_EVERY = 5  # updates
 logger = logging.getLogger(__name__)
 
 
@@ -77,9 +79,8 @@ class RLHFTrainer:
     """Trains `agent` on passages with a reward; holds it near `reference` (default: its start).
 
     votes: for DPO on human votes; without them DPO ranks pairs of the policy's own edits.
-    held_out: passages never trained on, whose reward chooses policy_best.pt; without them it is
-        the reward of the training's own roll-outs, averaged over a few updates. held_out_reward
-        pays them (default: `reward`).
+    held_out: passages never trained on, whose reward chooses policy_best.pt (`policy.held_out`);
+        without them it is the last one. held_out_reward pays them (default: `reward`).
     events: where TensorBoard event files go, None for none.
     lineage, reward_config: plain values that go into every checkpoint.
     """
@@ -110,8 +111,7 @@ class RLHFTrainer:
         self.reference = reference if reference is not None else copy_of(agent)
         self.agent.bf16 = self.reference.bf16 = self.config.bf16
         self.votes, self.reward_config = votes, reward_config or {}
-        self.held_out = list(held_out)[:HELD_OUT_PASSAGES]
-        self.held_out_reward = held_out_reward or reward
+        self.held_out = HeldOut(held_out, held_out_reward or reward, self.config.seed)
         self.events = None if events is None else EventFile(events)
         self.algorithm: PPOTrainer | DPOTrainer = (
             PPOTrainer(agent, self.reference, ppo)
@@ -122,7 +122,6 @@ class RLHFTrainer:
         self.generator = torch.Generator().manual_seed(self.config.seed)
         self.columns: history.Columns = {}
         self.step, self.episode = 0, 0
-        self.best: float | None = None
 
     # ---- the loop
 
@@ -158,14 +157,13 @@ class RLHFTrainer:
 
     def _update(self) -> dict[str, Any]:
         """One update; the row it adds to the history."""
+        unseen = self._keep_best()
         if isinstance(self.algorithm, PPOTrainer):
             rollout, rewards = self._collect_rollouts_with_learned_rewards()
-            unseen = self._keep_best(rewards)
             logs = self.algorithm.update(rollout, rewards.total, self.generator)
             steps, extra = rollout.steps, {}
         else:
             rollout, rewards, pairs = self._preference_pairs()
-            unseen = self._keep_best(rewards)
             logs = self.algorithm.update(pairs, self.generator)
             steps, extra = pairs.steps, {"value_loss": None, "approx_kl": None}
         keep = (rollout.actions != Action.CUT)[rollout.batch.valid].float().mean()
@@ -255,34 +253,18 @@ class RLHFTrainer:
         self.columns = history.load(path or self.logs / "training_history.json")
         return self.columns
 
-    def _keep_best(self, rewards: EditRewards) -> float | None:
+    def _keep_best(self) -> float | None:
         """Save the weights when they are the best so far. The held-out reward, where measured.
 
-        Called before an update, so the weights are those that `rewards` were earned with.
+        Called before an update, so the weights are those that the row's other rewards came from.
         """
-        if self.held_out:
-            if self.episode % HELD_OUT_EVERY:
-                return None
-            score = self._held_out_reward()
-        else:
-            recent = [v for v in self.columns.get("total_reward", []) if v is not None]
-            window = [*recent[-(BEST_WINDOW - 1) :], float(rewards.total.mean())]
-            if len(window) < BEST_WINDOW:
-                return None
-            score = sum(window) / len(window)
-        if self.best is None or score > self.best:
-            self.best = score
-            self._save("policy_best.pt", resumable=False)
-        return score if self.held_out else None
-
-    @torch.no_grad()
-    def _held_out_reward(self) -> float:
-        """Mean reward of edits of the held-out passages, with the same noise every time."""
-        passages = PassageBatch.from_passages(self.held_out, self.agent.device)
-        noise = torch.Generator().manual_seed(self.config.seed)
-        rollout = collect(self.agent, passages, noise, edits=HELD_OUT_EDITS)
-        paid = self.held_out_reward(rollout.batch, rollout.actions, self.held_out * HELD_OUT_EDITS)
-        return float(paid.total.mean())
+        if not self.held_out or self.episode % HELD_OUT_EVERY:
+            return None
+        now = self.held_out.measure(self.agent, **self._origin())
+        if self.held_out.better(now):
+            self.held_out.best = now
+            save_checkpoint(self.best_path, "policy", now.content)
+        return now.mean
 
     def _save_if_due(self, before: int) -> None:
         interval = self.config.save_interval
@@ -293,9 +275,17 @@ class RLHFTrainer:
 
     def _save(self, name: str, resumable: bool = True) -> Path:
         path = self.models / name
-        more = {"lineage": self.lineage, "step": self.step, "episode": self.episode}
-        save_policy(path, self.agent, **more, **({"training": self.state()} if resumable else {}))
+        more = {"training": self.state()} if resumable else {}
+        save_policy(path, self.agent, **self._origin(), **more)
         return path
+
+    def _origin(self) -> dict[str, Any]:
+        """What every checkpoint tells beside its weights."""
+        return {"lineage": self.lineage, "step": self.step, "episode": self.episode}
+
+    @property
+    def best_path(self) -> Path:
+        return self.models / "policy_best.pt"
 
     def _interrupted(self) -> None:
         path = self._save(f"checkpoint_{self.step}.pt")
@@ -309,20 +299,30 @@ class RLHFTrainer:
 
     def _finish(self) -> dict[str, Any]:
         final = self._save("policy_final.pt")
-        best = self.models / "policy_best.pt"
-        last = self._held_out_reward() if self.held_out else None
-        if self.best is None or (last is not None and last > self.best):
-            # Without a held-out reward: too few updates to tell, the last is as good as any.
-            self._save("policy_best.pt", resumable=False)
+        self._write_best()
         self._write_history()
         logger.info("finished at step %d: %s", self.step, final)
         metrics = {name: _last(values) for name, values in self.columns.items()}
         return {
             "checkpoint": str(final),
-            "best_checkpoint": str(best),
+            "best_checkpoint": str(self.best_path),
             "steps": self.step,
             "metrics": metrics,
         }
+
+    def _write_best(self) -> None:
+        """The best checkpoint, the last one among those that may be it.
+
+        What resuming starts from does not change: that must not depend on where a run ended.
+        """
+        best = self.held_out.best
+        if self.held_out:
+            last = self.held_out.measure(self.agent, **self._origin())
+            best = last if self.held_out.better(last) else best
+        if best is None:
+            self._save(self.best_path.name, resumable=False)
+        else:
+            save_checkpoint(self.best_path, "policy", best.content)
 
     # ---- resuming
 
@@ -339,7 +339,7 @@ class RLHFTrainer:
             "history": {name: list(values) for name, values in self.columns.items()},
             "step": self.step,
             "episode": self.episode,
-            "best": self.best,
+            "held_out": self.held_out.state(),
         }
 
     def restore(self, path: Path, state: dict[str, Any]) -> None:
@@ -357,7 +357,8 @@ class RLHFTrainer:
         )
         if self.columns:  # trainings of before this column was
             self.columns.setdefault("held_out_reward", [None] * len(self.columns["step"]))
-        self.step, self.episode, self.best = state["step"], state["episode"], state["best"]
+        self.held_out.restore(state.get("held_out"))
+        self.step, self.episode = state["step"], state["episode"]
 
 
 def ranked_pairs(rewards: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
@@ -386,5 +387,5 @@ def copy_of(agent: Agent) -> Agent:
 
 def _last(values: Sequence[history.Value]) -> history.Value:
     """Mean of the last few known values: what a result is summed up by."""
-    known = [v for v in values[-BEST_WINDOW:] if v is not None]
+    known = [v for v in values[-SUMMED_UP:] if v is not None]
     return sum(known) / len(known) if known else None

@@ -121,7 +121,11 @@ def work(kind: str, run: RunFolder, settings: dict) -> dict:
         }  # fmt: skip
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_bytes(b"not a real checkpoint")
-    return {"checkpoint": str(checkpoint), "metrics": {"accuracy": 0.7}, "steps": 1}
+    results = {"checkpoint": str(checkpoint), "metrics": {"accuracy": 0.7}, "steps": 1}
+    if kind == "train-policy":
+        results["best_checkpoint"] = str(checkpoint.with_name("policy_best.pt"))
+        Path(results["best_checkpoint"]).write_bytes(b"what held-out passages chose")
+    return results
 
 
 if __name__ == "__main__":

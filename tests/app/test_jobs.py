@@ -216,6 +216,8 @@ def test_the_first_versions_and_a_round_end_to_end(tmp_path: Path) -> None:
     wait(services, lambda: len(operations.list_policies()) == 2 and not services.store.open_runs())
     version = operations.list_policies()[1]
     assert version["status"] == "proposed" and version["metrics"]["win_rate"] == 0.6
+    installed = services.workspace.resolve(services.store.policy("policy_v2")["path"])
+    assert installed.name == "policy_best.pt" and b"held-out" in installed.read_bytes()
     assert version["metrics"]["gate"] == {"verdict": "pass", "reasons": ["it is better"]}
     assert [r["version"] for r in operations.list_reward_models()] == ["reward_v0", "reward_v1"]
     assert operations.list_reward_models()[1]["status"] == "active"

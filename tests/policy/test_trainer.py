@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import CheckpointError, DataError
 from rlhf_core.policy.agent import Agent, agent_from_content, load_policy
+from rlhf_core.policy.held_out import surely_more
 from rlhf_core.policy.ppo import PPOConfig
 from rlhf_core.policy.rewards import EditRewards, Item, RewardSource, dense_only
 from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
@@ -148,31 +150,68 @@ def test_a_stop_signal_saves_a_checkpoint_and_says_how_to_go_on(
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "cancelled"
 
 
-def test_the_best_checkpoint_is_chosen_on_passages_never_trained_on(
-    small_agent: Agent, items: list[Item], tmp_path: Path
-) -> None:
-    """A reward that turns on the policy on unseen passages: the best is then not the last."""
-    trained = items[:8]
-    known = {(state.song_id, passage.start_beat) for state, passage in trained}
+def two_faced(known: set[tuple[str, int]]) -> RewardSource:
+    """Pays for cuts in the known passages, and against them in others."""
 
-    def two_faced(batch: PassageBatch, actions: Tensor, given: Sequence[Item]) -> EditRewards:
+    def pay(batch: PassageBatch, actions: Tensor, given: Sequence[Item]) -> EditRewards:
         cut = ((actions == Action.CUT) & batch.valid).sum(1) / batch.lengths
         ours = torch.tensor([(s.song_id, p.start_beat) in known for s, p in given])
         paid = torch.where(ours, cut, -cut)
         return EditRewards(paid, paid, paid)
 
-    trainer = RLHFTrainer(
-        small_agent, trained, two_faced, tmp_path, config(6000), held_out=items[8:],
-        ppo=PPOConfig(lr=3e-3, kl_weight=0.0), events=tmp_path / "events",
-    )  # fmt: skip
-    results = trainer.train()
-    unseen = [v for v in trainer.columns["held_out_reward"] if v is not None]
+    return pay
+
+
+def test_the_best_checkpoint_is_chosen_on_passages_never_trained_on(
+    small_agent: Agent, items: list[Item], tmp_path: Path
+) -> None:
+    """A reward that turns on the policy on unseen passages: the best is then not the last.
+
+    A training that is resumed after its best, in another folder, ends with the same best.
+    """
+    trained = items[:8]
+    pay = two_faced({(state.song_id, passage.start_beat) for state, passage in trained})
+
+    def trainer(agent: Agent, name: str) -> RLHFTrainer:
+        return RLHFTrainer(
+            agent, trained, pay, tmp_path / name, config(6000, interval=3000),
+            held_out=items[8:], ppo=PPOConfig(lr=3e-3, kl_weight=0.0), events=tmp_path / "events",
+        )  # fmt: skip
+
+    whole = trainer(small_agent, "whole")
+    results = whole.train()
+    unseen = [v for v in whole.columns["held_out_reward"] if v is not None]
     assert len(unseen) >= 3 and unseen[-1] < unseen[0] - 0.1
-    assert trainer.best == max(unseen)
     best = load_checkpoint(Path(results["best_checkpoint"]), "policy")
-    assert best["episode"] == 5 * unseen.index(max(unseen))
+    assert best["episode"] == 5 * unseen.index(max(unseen)) < 10
+    assert whole.held_out.best is not None and whole.held_out.best.mean == max(unseen)
     (events,) = (tmp_path / "events").iterdir()
-    assert events.read_bytes().count(b"training/total_reward") == trainer.episode
+    assert events.read_bytes().count(b"training/total_reward") == whole.episode
+
+    path = tmp_path / "whole/models/checkpoint_3000.pt"
+    content = load_checkpoint(path, "policy")
+    assert content["episode"] > best["episode"]
+    resumed = trainer(agent_from_content(path, content), "resumed")
+    resumed.restore(path, content["training"])
+    again = load_checkpoint(Path(resumed.train()["best_checkpoint"]), "policy")
+    assert again["episode"] == best["episode"]
+    assert all(torch.equal(again["state_dict"][n], v) for n, v in best["state_dict"].items())
+
+
+def test_a_later_checkpoint_is_best_only_beyond_its_standard_error() -> None:
+    old = np.zeros(4)
+    assert surely_more(np.array([1.0, 1.0, 1.0, 1.1]), old)
+    assert surely_more(np.array([1.2, -0.4, 1.2, 0.0]), old)  # .5, error .42 by hand
+    assert not surely_more(np.array([1.2, -0.8, 1.2, -0.4]), old)  # .3, error .54
+    assert not surely_more(old, old) and surely_more(np.array([0.1]), np.array([0.0]))
+
+
+def test_without_held_out_passages_the_last_checkpoint_counts_as_best(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+) -> None:
+    results = RLHFTrainer(small_agent, items, likes_cuts, tmp_path, config(600)).train()
+    best, last = (load_policy(Path(results[n])) for n in ("best_checkpoint", "checkpoint"))
+    assert all(torch.equal(weights(best)[name], value) for name, value in weights(last).items())
 
 
 KILLED = """
