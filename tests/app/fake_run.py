@@ -87,6 +87,16 @@ def judge(run: RunFolder, settings: dict) -> dict:
 OTHERS = {"examples": examples, "simulate": simulate, "judge": judge}
 
 
+def trained(checkpoint: Path, best: bool) -> dict:
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_bytes(b"not a real checkpoint")
+    results = {"checkpoint": str(checkpoint), "metrics": {"accuracy": 0.7}, "steps": 1}
+    if best:
+        results["best_checkpoint"] = str(checkpoint.with_name("policy_best.pt"))
+        Path(results["best_checkpoint"]).write_bytes(b"what held-out passages chose")
+    return results
+
+
 def work(kind: str, run: RunFolder, settings: dict) -> dict:
     checkpoint = run.path / "models" / "policy_final.pt"
     if settings.get("fail"):
@@ -119,13 +129,7 @@ def work(kind: str, run: RunFolder, settings: dict) -> dict:
             "win_rates": {"parent": {"mean": 0.6, "low": 0.55, "high": 0.65}},
             "verdict": {"decision": decision, "reasons": ["it is better"]},
         }  # fmt: skip
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_bytes(b"not a real checkpoint")
-    results = {"checkpoint": str(checkpoint), "metrics": {"accuracy": 0.7}, "steps": 1}
-    if kind == "train-policy":
-        results["best_checkpoint"] = str(checkpoint.with_name("policy_best.pt"))
-        Path(results["best_checkpoint"]).write_bytes(b"what held-out passages chose")
-    return results
+    return trained(checkpoint, best=kind == "train-policy")
 
 
 if __name__ == "__main__":
