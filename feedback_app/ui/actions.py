@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -22,6 +23,10 @@ element.addEventListener("click", event => {
     trigger("submit", {act: button.dataset.act, of: button.dataset.of});
   }
 });
+element.addEventListener("change", event => {
+  const list = event.target.closest("select[data-act]");
+  if (list && element.contains(list)) trigger("submit", {act: list.dataset.act, of: list.value});
+});
 """
 
 
@@ -30,11 +35,12 @@ def panel(elem_id: str) -> gr.HTML:
     return gr.HTML(elem_id=elem_id, js_on_load=CLICKS)
 
 
-def shown_mark(elem_id: str) -> gr.Textbox:
-    """Carries the mark of what the page shows (`seen_js`) to a poll that answers only changes.
+def carrier(elem_id: str) -> gr.Textbox:
+    """A value that the browser keeps and nobody sees.
 
-    It is read from the page and not kept in a gr.State: answers may arrive in another order than
-    the server gave them, and the mark must go with the one that is seen.
+    For the mark of what the page shows (`seen_js`), which is read from the page and not kept in a
+    gr.State: answers may arrive in another order than the server gave them, and the mark must go
+    with the one that is seen.
     """
     return gr.Textbox("", visible="hidden", elem_id=elem_id, container=False)
 
@@ -69,6 +75,18 @@ def button(act: str, of: object, label: str, *, kind: str = "plain", why: str = 
     return Html(
         f'<button type="button" class="fa-button fa-button-{esc(kind)}" data-act="{esc(act)}" '
         f'data-of="{esc(of)}"{off}>{esc(label)}</button>'
+    )
+
+
+def choice(act: str, label: str, options: Sequence[tuple[str, str]], chosen: str | None) -> Html:
+    """A list with one chosen; another choice asks for `act` of it. options: (value, label)."""
+    rows = "".join(
+        f'<option value="{esc(value)}"{" selected" if value == chosen else ""}>{esc(name)}</option>'
+        for value, name in options
+    )
+    return Html(
+        f'<label class="fa-choice"><span>{esc(label)}</span>'
+        f'<select data-act="{esc(act)}">{rows}</select></label>'
     )
 
 

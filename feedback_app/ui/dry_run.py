@@ -44,7 +44,7 @@ def build(operations: Any, guard: Guard) -> Loader:
     said = gr.HTML(elem_id="dry-message")
     asking = actions.panel("dry-question")
     listed = actions.panel("dry-runs")
-    seen = actions.shown_mark("dry-state")
+    seen = actions.carrier("dry-state")
 
     def shown() -> dict[Any, Any]:
         found = operations.dry_runs()

@@ -106,9 +106,21 @@ def kind_name(kind: object) -> str:
     return KINDS.get(str(kind), text.label(str(kind).replace("-", " ")))
 
 
-def run_label(run: Mapping[str, Any]) -> str:
-    """A run in the picker's list; without its state, so that the list changes with runs alone."""
-    return f"{kind_name(run.get('kind'))} · {text.when(run.get('created_at'))} · {run['run_id']}"
+def picker(listed: Sequence[Mapping[str, Any]], shown: str | None) -> Html:
+    """The list of runs with the shown one chosen.
+
+    Without their states, so that it changes with runs alone and stays open while somebody reads it.
+    """
+    if not listed:
+        return Html("")
+    options = [
+        (
+            str(run["run_id"]),
+            f"{kind_name(run.get('kind'))} · {text.when(run.get('created_at'))} · {run['run_id']}",
+        )
+        for run in listed
+    ]
+    return actions.choice("show", "Run", options, shown)
 
 
 def status(view: Mapping[str, Any] | None) -> Html:

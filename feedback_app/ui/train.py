@@ -1,28 +1,19 @@
-"""The Train tab: start reward and policy training, make pairs, and watch the runs.
-
-A run is a process of its own; this page only looks at its folder through `operations.run_view`,
-once a second. So a reload, a second viewer or a restart of the app changes nothing for it. The
-picked run is the one state of the page: nothing else is remembered here.
-"""
+"""The Train tab: start reward and policy training, make pairs, and watch the runs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from feedback_app.settings import POLICY_STEPS
-from feedback_app.ui import actions, commanding, runs, text
+from feedback_app.ui import commanding, run_watch, text
 from feedback_app.ui.commanding import policy_arguments
 from feedback_app.ui.guard import Guard, Loader
+from feedback_app.ui.run_watch import Watch
 
 AUTO = "the active version"
-RUNS = 20  # in the picker
-WAIT = "wait"
-UNSEEN = "?"  # nothing has been polled yet
-MARKED = ("run-queue", "run-status", "run-curves")
 
 
 class Settings(NamedTuple):
@@ -38,20 +29,6 @@ class Settings(NamedTuple):
     on_votes: gr.Checkbox
     device: gr.Textbox
     seed: gr.Number
-
-
-class Watch(NamedTuple):
-    """The components that show the picked run; `seen` carries to a poll what the page shows."""
-
-    queue: gr.HTML
-    picker: gr.Dropdown
-    status: gr.HTML
-    cancel: gr.Button
-    resume: gr.Button
-    command: gr.Code
-    curves: gr.HTML
-    log: gr.HTML
-    seen: gr.Textbox
 
 
 def build(operations: Any, guard: Guard) -> Loader:
@@ -71,13 +48,15 @@ def build(operations: Any, guard: Guard) -> Loader:
     settings = Settings(include, reward_seed, *rest)
     commanding.panel(guard, settings, (count, versus))
     said = gr.HTML(elem_id="train-message")
-    watch = _watch_panel()
+    watch = run_watch.panel()
 
-    def load(run_id: str | None) -> dict[Any, Any]:
-        shown = _show(operations, watch, run_id, "", polled=True)
-        return shown | _choices(operations, settings, versus) | {said: ""}
+    def choices() -> dict[Any, Any]:
+        return _choices(operations, settings, versus)
 
-    outputs = [*_shown_by(watch), settings.reward_model, versus, said]
+    def load(picked: str) -> dict[Any, Any]:
+        return run_watch.show(operations, watch, picked) | choices() | {said: ""}
+
+    choosers = [settings.reward_model, versus]
     _wire_starts(
         operations,
         guard,
@@ -87,8 +66,8 @@ def build(operations: Any, guard: Guard) -> Loader:
         (reward_button, policy_button, pairs_button, round_button),
         (count, versus),
     )
-    _wire_watch(operations, guard, settings, watch, said, versus)
-    return Loader(guard(load), outputs, [watch.picker])
+    run_watch.wire(operations, guard, watch, said, choices, choosers)
+    return Loader(guard(load), [*watch.shown(), *choosers, said], [watch.picked])
 
 
 def _reward_card() -> tuple[gr.Button, gr.Checkbox, gr.Number]:
@@ -162,87 +141,6 @@ def _round_strip() -> gr.Button:
         return gr.Button("Run a round", elem_id="run-round", scale=0, min_width=180)
 
 
-def _watch_panel() -> Watch:
-    queue = actions.panel("run-queue")
-    with gr.Column(elem_classes="fa-panel fa-watch"):
-        with gr.Row(elem_classes="fa-row"):
-            picker = gr.Dropdown([], label="Run", elem_id="run-picker", scale=4)
-            cancel = gr.Button(
-                "Cancel", variant="stop", elem_id="cancel-run", scale=1, interactive=False
-            )
-            resume = gr.Button("Resume", elem_id="resume-run", scale=1, interactive=False)
-        status = gr.HTML(runs.status(None), elem_id="run-status")
-        curves = gr.HTML(elem_id="run-curves")
-        command = gr.Code(
-            language="shell",
-            label="The command of this run",
-            interactive=False,
-            wrap_lines=True,
-            lines=1,
-            max_lines=4,
-            elem_id="run-command",
-            buttons=["copy"],
-        )
-        with gr.Accordion("Log", open=False, elem_id="run-details"):
-            log = gr.HTML(elem_id="run-log")
-        seen = actions.shown_mark("run-state")
-    return Watch(queue, picker, status, cancel, resume, command, curves, log, seen)
-
-
-def _shown_by(watch: Watch) -> list[Any]:
-    """What handlers set: all of it but `seen`, which the browser sets."""
-    return list(watch[:-1])
-
-
-def _show(
-    operations: Any, watch: Watch, run_id: str | None, seen: str, *, polled: bool = False
-) -> dict[Any, Any]:
-    """What the page shows of a run (None: the newest), or {} where nothing has changed.
-
-    seen: the mark of what the page shows. polled: somebody may pick another run while this is on
-    its way, so the picker is left alone unless there are other runs to pick from: Gradio's dropdown
-    goes by places in its list, and new choices under a click make it another run's.
-    """
-    listed = operations.list_runs(RUNS)
-    known = [run["run_id"] for run in listed]
-    going = [run["run_id"] for run in listed if run["state"] == "running"]
-    picked = run_id if run_id in known else next(iter([*going, *known]), None)
-    view = operations.run_view(picked) if picked else None
-    waiting = operations.queue()
-    mark = json.dumps([listed, view, waiting], sort_keys=True, default=str)
-    ids, digest = f"{hash(tuple(known)):x}", f"{hash(mark):x}"
-    if seen == f"{ids}.{digest}":
-        return {}
-    shown: dict[Any, Any] = {}
-    if not polled or picked != run_id or (seen != "" and seen.split(".")[0] != ids):
-        choices = [(runs.run_label(run), run["run_id"]) for run in listed]
-        moved = not polled or picked != run_id  # else a run just started or picked stays so
-        shown[watch.picker] = (
-            gr.Dropdown(choices=choices, value=picked) if moved else gr.Dropdown(choices=choices)
-        )
-    elif not seen:
-        ids = ""  # what the picker lists is not known: the next poll sends it
-    return shown | _panels(watch, view, runs.queue(waiting, picked), f"{ids}.{digest}")
-
-
-def _panels(watch: Watch, view: Any, queue: text.Html, digest: str) -> dict[Any, Any]:
-    """All about one run but the picker, each panel with the mark of its state."""
-    state = view["state"] if view else ""
-    metrics = (view.get("metrics") or []) if view else []
-    return {
-        watch.queue: actions.marked(queue, digest),
-        watch.status: actions.marked(runs.status(view), digest),
-        watch.cancel: gr.Button(
-            "Take out of the queue" if state == "queued" else "Cancel",
-            interactive=state in ("queued", "running"),
-        ),
-        watch.resume: gr.Button(interactive=state in ("failed", "cancelled")),
-        watch.command: (view["command"] or "# decided when its turn comes") if view else "",
-        watch.curves: actions.marked(runs.curves(metrics), digest),
-        watch.log: runs.log(view.get("log_tail")) if view else "",
-    }
-
-
 def _choices(operations: Any, settings: Settings, versus: gr.Dropdown) -> dict[Any, Any]:
     rewards = [row["version"] for row in operations.list_reward_models()]
     policies = [row["version"] for row in operations.list_policies()]
@@ -262,15 +160,15 @@ def _wire_starts(
     pair_inputs: tuple[Any, ...],
 ) -> None:
     """The four buttons that start something."""
-    outputs = [*_shown_by(watch), said]
+    outputs = [*watch.shown(), watch.picked, said]
     policy_inputs = list(settings[2:])
 
     def started(answer: dict[str, Any], words: str) -> dict[Any, Any]:
-        run_id = _first_run(answer)
+        run_id = answer["run_id"]
+        shown = run_watch.pick(operations, watch, run_id + run_watch.FOLLOW)
         view = operations.run_view(run_id)
         queued = view["state"] == "queued"
         told = f"Queued, {view.get('message') or 'it will start in its turn'}." if queued else words
-        shown = _show(operations, watch, run_id, "")
         return shown | {said: text.notice(told, "info" if queued else "good")}
 
     def reward(include: bool, seed: float | None) -> dict[Any, Any]:
@@ -298,97 +196,3 @@ def _wire_starts(
     )
     for button, (handler, inputs) in zip(buttons, wired, strict=True):
         button.click(guard(handler), inputs, outputs, show_progress="hidden")
-
-
-def _first_run(answer: dict[str, Any]) -> str | None:
-    """The run to look at, of an answer that names one run or several."""
-    if "run_id" in answer:
-        return str(answer["run_id"])
-    ids = answer.get("run_ids") or [v for k, v in answer.items() if k.endswith("run_id")]
-    return str(ids[0]) if ids else None
-
-
-def _follower(operations: Any, run_id: str | None, over: list[str], before: str) -> str | None:
-    """The run that goes on where the watched one has just ended, WAIT while it is being made.
-
-    A round is a chain of runs: who watches one of them is taken along to the next.
-    """
-    if run_id not in over or before == UNSEEN or run_id in before.split(","):
-        return None
-    view = operations.run_view(run_id)
-    if view.get("next_run"):
-        return str(view["next_run"])
-    return WAIT if view["state"] == "finished" and view.get("steps_left") else None
-
-
-def _wire_watch(
-    operations: Any,
-    guard: Guard,
-    settings: Settings,
-    watch: Watch,
-    said: gr.HTML,
-    versus: gr.Dropdown,
-) -> None:
-    """Looking on once a second, picking a run, cancel and resume."""
-    timer = gr.Timer(1)
-    before = gr.State(UNSEEN)
-    shown = _shown_by(watch)
-
-    def poll(run_id: str | None, seen: str, ended: str) -> dict[Any, Any]:
-        over = [run["run_id"] for run in operations.list_runs(RUNS) if run["state"] in runs.ENDED]
-        followed = _follower(operations, run_id, over, ended)
-        if followed == WAIT:
-            over.remove(run_id)
-        elif followed:
-            run_id, seen = followed, ""
-        changed = _show(operations, watch, run_id, seen, polled=not followed)
-        done = ",".join(over)
-        if done != ended:
-            changed |= {before: done} | _choices(operations, settings, versus)
-        return changed
-
-    def pick(run_id: str | None) -> dict[Any, Any]:
-        return _show(operations, watch, run_id, "")
-
-    def cancel(run_id: str | None) -> dict[Any, Any]:
-        return end(run_id, run_id) if run_id else {}
-
-    def end(run_id: str, shown: str | None) -> dict[Any, Any]:
-        queued = operations.run_view(run_id)["state"] == "queued"
-        operations.cancel_run(run_id)
-        words = (
-            f"{run_id} is taken out of the queue."
-            if queued
-            else f"Cancelling {run_id}: it saves what it has learned so far and can be resumed."
-        )
-        return _show(operations, watch, shown, "") | {said: text.notice(words, "info")}
-
-    def act(data: Any, shown: str | None) -> dict[Any, Any]:
-        what, run_id = actions.asked(data)
-        if what == "show":
-            return _show(operations, watch, run_id, "")
-        return end(run_id, shown) if what == "cancel" else {}
-
-    def resume(run_id: str | None) -> dict[Any, Any]:
-        answer = operations.resume_run(run_id) if run_id else {}
-        again = _first_run(answer) if isinstance(answer, dict) else None
-        return _show(operations, watch, again or run_id, "") | {
-            said: text.notice(
-                "Started again: a policy's training goes on from its last checkpoint, others "
-                "begin anew.",
-                "good",
-            )
-        }
-
-    timer.tick(
-        guard(poll),
-        [watch.picker, watch.seen, before],
-        [*shown, before, settings.reward_model, versus],
-        queue=False,
-        show_progress="hidden",
-        js=actions.seen_js(MARKED, place=1),
-    )
-    watch.picker.input(guard(pick), [watch.picker], shown, show_progress="hidden")
-    watch.queue.submit(guard.event(act), [watch.picker], [*shown, said], show_progress="hidden")
-    watch.cancel.click(guard(cancel), [watch.picker], [*shown, said], show_progress="hidden")
-    watch.resume.click(guard(resume), [watch.picker], [*shown, said], show_progress="hidden")

@@ -246,7 +246,7 @@ def build(operations: Any, guard: Guard) -> Loader:
     gr.HTML(text.heading("Reward models", "Accuracy is on votes about songs that were left out."))
     rewards = actions.panel("reward-versions")
     compared = comparing.panel(operations, guard)
-    seen = actions.shown_mark("versions-state")
+    seen = actions.carrier("versions-state")
 
     def shown() -> dict[Any, Any]:
         found, models = operations.list_policies(), operations.list_reward_models()

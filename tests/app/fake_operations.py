@@ -155,7 +155,7 @@ class FakeOperations(FakeVersions, FakeData):
     @staticmethod
     def _run(run_id: str, kind: str) -> dict[str, Any]:
         return {"run_id": run_id, "kind": kind, "state": "finished", "progress": 1.0,
-                "message": "done", "created_at": "2026-11-22T10:00:00Z"}  # fmt: skip
+                "message": "done", "settings": {}, "created_at": "2026-11-22T10:00Z"}  # fmt: skip
 
     def role_of(self, name: str) -> str | None:
         person = self.people.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,8 @@ import gradio as gr
 import pytest
 
 from feedback_app.arguments import build_parser
-from feedback_app.ui import data_views, library, research, runs, train
+from feedback_app.ui import data_views, library, research, runs
+from feedback_app.ui.run_watch import chosen
 from tests.app.fake_operations import NASTY, FakeOperations
 
 
@@ -37,12 +39,26 @@ class Page:
         answer = item.fn(SimpleNamespace(username="rita"), *values)
         return {getattr(part, "elem_id", None) or str(part): v for part, v in answer.items()}
 
-    def send(self, elem_id: str, data: dict[str, Any]) -> dict[str, Any]:
+    def send(self, elem_id: str, data: dict[str, Any], *values: Any) -> dict[str, Any]:
         """Handle a `submit` of a component that sends data along."""
         block = self.by_id[elem_id]
         (item,) = [i for i in self.blocks.fns.values() if (block._id, "submit") in i.targets]
-        answer = item.fn(SimpleNamespace(username="rita"), gr.EventData(None, data))
+        answer = item.fn(SimpleNamespace(username="rita"), gr.EventData(None, data), *values)
         return {getattr(part, "elem_id", None) or str(part): v for part, v in answer.items()}
+
+    def poll(self) -> Callable[..., Any]:
+        """What the Train tab's timer asks; the answer by element ids, or gr.skip()."""
+        timers = [i for i in self.blocks.fns.values() if "tick" in str(i.targets)]
+        (item,) = [i for i in timers if len(i.inputs) == 4]
+        assert not item.queue
+
+        def ask(*values: str) -> Any:
+            answer = item.fn(SimpleNamespace(username="rita"), *values)
+            if answer == gr.skip():
+                return answer
+            return {getattr(part, "elem_id", None) or str(part): v for part, v in answer.items()}
+
+        return ask
 
     def first(self) -> str:
         return f"{0:016x}"
@@ -87,31 +103,48 @@ def test_a_started_run_is_shown_at_once_and_can_be_cancelled(page: Page) -> None
     assert 'data-state="running"' in shown["run-status"] and "1:15 left" in shown["run-status"]
     assert shown["run-command"].startswith("python -m rlhf_core.train_rlhf")
     assert "Entropy" in shown["run-curves"]
-    picked = shown["run-picker"].value
-    after = page.fire("cancel-run", "click", picked)
+    assert '<option value="run1" selected>' in shown["run-picker"]
+    seen = mark_of(shown["run-status"])  # the buttons mean the run that they stand beside
+    after = page.fire("cancel-run", "click", seen, shown["run-picked"])
     assert 'data-state="cancelled"' in after["run-status"]
-    again = page.fire("resume-run", "click", picked)
-    assert 'data-state="running"' in again["run-status"]
+    again = page.fire("resume-run", "click", seen)
+    assert 'data-state="running"' in again["run-status"] and again["run-picked"] == "run1>"
+
+
+def mark_of(panel: str) -> str:
+    (mark,) = re.findall(r'data-shown="([^"]*)"', panel)
+    return str(mark)
 
 
 def test_polling_changes_nothing_while_nothing_changes(
     page: Page, operations: FakeOperations
 ) -> None:
-    first = page.open("train")
-    timers = [item for item in page.blocks.fns.values() if ("tick" in str(item.targets))]
-    poll = next(item for item in timers if len(item.inputs) == 3)
-    assert not poll.queue
-    rita = SimpleNamespace(username="rita")
-    (seen,) = set(re.findall(r'data-shown="([^"]+)"', "".join(map(str, first.values()))))
-    settled = poll.fn(rita, "r2", seen, "r2,r1")
-    assert settled == gr.skip()
+    first = page.open("train", "")
+    poll = page.poll()
+    seen, listed = mark_of(first["run-status"]), mark_of(first["run-picker"])
+    assert seen == mark_of(first["run-queue"]) == mark_of(first["run-curves"])
+    assert poll("", seen, listed, "r2,r1") == gr.skip()
     operations.runs[0]["message"] = "something new"
-    changed = poll.fn(rita, "r2", seen, "r2,r1")
-    assert any("something new" in str(value) for value in changed.values())
+    changed = poll("", seen, listed, "r2,r1")
+    assert "something new" in changed["run-status"] and "run-picker" not in changed
+
+
+def test_a_late_answer_about_another_run_is_mended_and_moves_no_pick(page: Page) -> None:
+    """Somebody picks r1; an answer about r2, asked for before, arrives after it."""
+    late = page.open("train", "")
+    assert 'fa-run-id">r2<' in late["run-status"] and "run-picked" not in late
+    picked = page.send("run-picker", {"act": "show", "of": "r1"}, "")
+    assert picked["run-picked"] == "r1"
+    poll = page.poll()
+    mended = poll("r1", mark_of(late["run-status"]), mark_of(picked["run-picker"]), "r2,r1")
+    assert 'fa-run-id">r1<' in mended["run-status"] and "run-picker" not in mended
+    mended = poll("r1", "", mark_of(late["run-picker"]), "r2,r1")  # panels of two states
+    assert 'fa-run-id">r1<' in mended["run-status"]
+    assert '<option value="r1" selected>' in mended["run-picker"]
 
 
 def test_coming_back_to_the_tab_shows_the_run_that_was_picked(page: Page) -> None:
-    assert 'fa-run-id">r2<' in page.open("train")["run-status"]
+    assert 'fa-run-id">r2<' in page.open("train", "")["run-status"]
     assert 'fa-run-id">r1<' in page.open("train", "r1")["run-status"]
 
 
@@ -230,19 +263,23 @@ def test_files_that_are_not_taken_in_are_told_with_their_reason() -> None:
     assert "<td>&lt;b&gt;.txt</td><td>not audio</td>" in html
 
 
-def test_who_watches_a_round_is_taken_along_to_its_next_run(operations: FakeOperations) -> None:
-    def follower(before: str, **more: Any) -> str | None:
-        view = operations.run_view("r1") | more
-        asked = SimpleNamespace(run_view=lambda run_id: view)
-        return train._follower(asked, "r1", ["r1"], before)
+def test_which_run_is_shown() -> None:
+    def run(run_id: str, state: str, previous: str | None = None) -> dict[str, Any]:
+        return {"run_id": run_id, "state": state, "settings": {"previous": previous}}
 
-    assert follower("r0", next_run="r9", steps_left=1) == "r9"
-    assert follower("", next_run="r9", steps_left=1) == "r9"  # the first run ever
-    assert follower("r0", next_run=None, steps_left=1) == train.WAIT
-    assert follower("r0", next_run=None, steps_left=0) is None
-    assert follower("r0", next_run=None, steps_left=1, state="failed") is None
-    assert follower("r0,r1", next_run="r9") is None  # it had ended before
-    assert follower(train.UNSEEN, next_run="r9") is None  # the page has just been loaded
+    round_of = [run("evaluate", "running", "policy"), run("policy", "finished", "reward"),
+                run("rank", "finished"), run("reward", "finished")]  # fmt: skip
+    assert chosen(round_of, "reward>") == "evaluate"  # who watches a round is taken along
+    assert chosen(round_of, "reward") == "reward"  # an ended run that somebody picked stays
+    assert chosen(round_of, "", "policy") == "evaluate"
+    assert chosen(round_of, "rank>") == "rank"
+    assert chosen(round_of, "", "rank") == "rank"  # nothing moves the page by itself
+    assert chosen(round_of, "") == "evaluate"  # what goes on
+    assert chosen(round_of[1:], "") == "policy"  # else the newest
+    assert chosen(round_of, "gone>") == "evaluate"
+    assert chosen([], "gone", "gone") is None
+    again = [run("again", "running", "reward"), run("policy", "cancelled", "reward"), round_of[3]]
+    assert chosen(again, "reward>") == "again"  # the resumed one, not the one cancelled
 
 
 def test_a_failed_run_says_why(operations: FakeOperations) -> None:

@@ -142,10 +142,10 @@ def test_the_queue_shows_what_waits_and_lets_it_be_taken_out(
     shown = page.open("train")
     assert "waiting for r2" in shown["run-queue"] and "Take out" in shown["run-queue"]
     assert "then evaluation, rendering examples" in shown["run-queue"]
-    picked = page.press("run-queue", "show", "r8", "run1")
-    assert picked["run-picker"].value == "r8"
+    picked = page.press("run-queue", "show", "r8", "run1>")
+    assert '<option value="r8" selected>' in picked["run-picker"] and picked["run-picked"] == "r8>"
     assert picked["cancel-run"].value == "Take out of the queue"
-    after = page.press("run-queue", "cancel", "r8", "run1")
+    after = page.press("run-queue", "cancel", "r8", "run1>")
     assert "r8 is taken out of the queue" in after["train-message"]
     assert operations.calls[-1] == ("cancel_run", {"run_id": "r8"})
     assert runs.queue([{"run_id": "x", "kind": "rank", "state": "running", "then": []}], "x") == ""
