@@ -2,7 +2,8 @@
 
     python -m rlhf_core.reward.pretraining --data_dir training_data --output_dir .
 
-trains the trunk on synthetic edits of the songs (see `synthetic`), to predict objective attributes
+trains the trunk on synthetic edits of the songs (see `synthetic`; --demo_songs 40 puts synthesised
+songs beside them), to predict objective attributes
 of each edit and the votes of a family of random tastes on pairs of edits (see `tastes`). Nobody's
 taste is in it: the checkpoint is labelled synthetic. What it leaves behind:
 
@@ -37,7 +38,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from rlhf_core.audio.library import load_library
 from rlhf_core.checkpoints import lineage
 from rlhf_core.command_line import guarded
 from rlhf_core.devices import (
@@ -56,6 +56,7 @@ from rlhf_core.reward.descriptors import TARGET_NAMES
 from rlhf_core.reward.directions import directions_of
 from rlhf_core.reward.learned_reward_integration import DEFAULT_CHECKPOINT
 from rlhf_core.reward.model import RewardModelConfig
+from rlhf_core.reward.own_library import songs_with_demo
 from rlhf_core.reward.parallel import process_group, world
 from rlhf_core.reward.posterior import HeadPrior
 from rlhf_core.reward.resuming import EVERY, Keeper, identity_of
@@ -252,6 +253,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--output_dir", type=Path, default=Path(), help="run folder; models/ goes in"
     )
+    result.add_argument(
+        "--demo_songs",
+        type=int,
+        default=0,
+        help="so many synthesised songs beside your own: with few songs, many teach the trunk more "
+        "(default 0; the shipped bootstrap is of 40)",
+    )
     result.add_argument("--pairs", type=int, default=5000, help="synthetic pairs (default 5000)")
     result.add_argument("--steps", type=int, help="training steps; default: until the time limit")
     result.add_argument(
@@ -306,7 +314,12 @@ def _run(options: argparse.Namespace) -> None:
 def _make(
     options: argparse.Namespace, settings: PretrainingSettings, report: Progress
 ) -> dict[str, Any]:
-    songs = load_library(options.data_dir, options.cache_dir)
+    songs = songs_with_demo(
+        options.data_dir,
+        options.cache_dir,
+        options.demo_songs,
+        lambda done, text: report(0.0, f"{text} {done:.0%}"),
+    )
     return bootstrap(
         [song.state for song in songs],
         options.output_dir / DEFAULT_CHECKPOINT,
@@ -320,7 +333,8 @@ def _make(
 
 def _lead(options: argparse.Namespace, settings: PretrainingSettings) -> None:
     """Train with a progress bar, write the run folder and say how it went."""
-    run = RunFolder(options.output_dir, "bootstrap-reward", asdict(settings))
+    config = {**asdict(settings), "demo_songs": options.demo_songs}
+    run = RunFolder(options.output_dir, "bootstrap-reward", config)
     with running(run), tqdm(total=100, unit="%", disable=None) as bar:
 
         def report(done: float, message: str) -> None:

@@ -149,7 +149,7 @@ def test_ctrl_c_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = [SimpleNamespace(state=song) for song in songs[:3]]
-    monkeypatch.setattr(pretraining, "load_library", lambda *_: found)
+    monkeypatch.setattr(pretraining, "songs_with_demo", lambda *_: found)
     monkeypatch.setattr(pretraining, "PretrainingSettings", Small)
     real, stop_when = RunFolder.progress, [""]
 
