@@ -71,7 +71,7 @@ def main() -> None:
         snapshot(read_json(args.round)["votes"], votes)
         given = [*data, "--preferences", str(votes), "--include_simulated"]
         reward = str(out / "reward/models/reward_model_final.pt")
-        policy = str(out / "policy/models/policy_final.pt")
+        policy = str(out / "policy/models/policy_best.pt")
         trunk = ["--gate_trunk", str(args.gate_trunk)] if args.gate_trunk else []
         total = [
             timed("fit", "rlhf_core.train_reward", *given, "--output_dir", str(out / "reward")),

@@ -29,17 +29,32 @@ def check_device(name: str) -> str:
 
 
 def own_device(name: str) -> str:
-    """The device of this process: under torchrun, "cuda" means each process's own GPU."""
-    return (
-        f"cuda:{os.environ['LOCAL_RANK']}"
-        if name == "cuda" and "LOCAL_RANK" in os.environ
-        else name
-    )
+    """The device of this process: under torchrun, "cuda" means each process's own GPU.
+
+    It becomes the process's current one, which is where nccl sends from if nobody says otherwise
+    (torch.distributed's documentation, "Launch utility"): call this before joining the group.
+    Raises ConfigError for a numbered GPU that several processes would share, which nccl refuses.
+    """
+    if "LOCAL_RANK" not in os.environ or not name.startswith("cuda"):
+        return name
+    if name != "cuda":
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                f"--device {name} is one GPU for all processes of torchrun; --device cuda gives "
+                "each its own"
+            )
+        return name
+    own = check_device(f"cuda:{os.environ['LOCAL_RANK']}")
+    torch.cuda.set_device(own)
+    return own
 
 
 def backend(device: str) -> str:
-    """How processes on this kind of device talk to each other."""
-    return "nccl" if device.startswith("cuda") else "gloo"
+    """How processes on this kind of device talk to each other.
+
+    Beside a GPU's gradients there are figures and pickles, which lie in the CPU's memory.
+    """
+    return "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
 
 
 def use_threads(count: int) -> None:

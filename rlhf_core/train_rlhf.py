@@ -271,8 +271,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def body() -> None:
+        args.device = own_device(args.device)
         with advising(OUT_OF_MEMORY), process_group(backend(args.device)) as rank:
-            args.device = own_device(args.device)
             start_logging(args.log_level if rank == 0 else "ERROR")
             if rank == 0:
                 run(args)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from rlhf_core import devices
 from rlhf_core.editing.dynamics import PassageBatch
+from rlhf_core.errors import ConfigError
 from rlhf_core.policy.agent import Agent, load_policy
 from rlhf_core.policy.rewards import Item, dense_only
 from rlhf_core.policy.rollout import collect
@@ -49,3 +51,28 @@ def test_it_trains_and_its_policy_loads_on_the_cpu(
     trained, before = load_policy(tmp_path / "models/policy_final.pt"), small_agent.state_dict()
     changed = [bool((value != before[n]).any()) for n, value in trained.state_dict().items()]
     assert any(changed) and trained.device.type == "cpu"
+
+
+def test_each_process_of_torchrun_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs are pretended: what is asked of torch, not what nccl does with it."""
+    current: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert devices.own_device("cuda") == "cuda" and devices.own_device("cpu") == "cpu"
+    for name, value in (("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    assert devices.own_device("cpu") == "cpu" and not current
+    assert devices.own_device("cuda") == "cuda:1" and current == ["cuda:1"]
+    with pytest.raises(ConfigError, match="--device cuda gives each"):
+        devices.own_device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="2 CUDA device"):
+        devices.own_device("cuda")
+
+
+def test_the_backends_are_ones_that_torch_knows() -> None:
+    """Tensors on the CPU go by gloo, whatever the device; gradients on GPUs by nccl."""
+    on_gpus = torch.distributed.BackendConfig(torch.distributed.Backend(devices.backend("cuda:1")))
+    assert on_gpus.get_device_backend_map() == {"cpu": "gloo", "cuda": "nccl"}
+    assert torch.distributed.Backend(devices.backend("cpu")) == torch.distributed.Backend.GLOO
