@@ -94,6 +94,7 @@ def _commands() -> dict[str, Command]:
         "users add": _account("add_user"),
         "users password": _account("set_password"),
         "users list": _table("list_annotators", "name", "role", "votes", "simulated", "disabled"),
+        "rebuild-bootstrap": _run("rebuild_bootstrap"),
         "retrain-reward": _run("retrain_reward"),
         "train-policy": _run("train_policy"),
         "round": _run("run_round"),

@@ -70,7 +70,11 @@ def _analyse(settings: Row, context: Context) -> tuple[list[str], Row]:
 
 def _bootstrap(settings: Row, context: Context) -> tuple[list[str], Row]:
     limit = settings.get("time_limit_s", context.settings.bootstrap_time_limit_s)
-    extra = ["--pairs", str(context.settings.bootstrap_pairs), "--time_limit", str(limit)]
+    pairs = settings.get("pairs", context.settings.bootstrap_pairs)
+    extra = ["--pairs", str(pairs), "--time_limit", str(limit)]
+    for name in ("steps", "demo_songs"):
+        if settings.get(name) is not None:
+            extra += [f"--{name}", str(settings[name])]
     argv = [*context.module("reward.pretraining"), *context.data(), *context.threads(), *extra]
     return [*argv, "--seed", str(_seed(settings))], settings
 

@@ -224,7 +224,8 @@ class Ingest:
             if rows:
                 return str(rows[0]["version"])
             version = next_version(cursor, "reward_models", prefix, 0 if bootstrap else 1)
-            folder = "reward_model_v8_long" if bootstrap else version
+            first = bootstrap and version.endswith("v0")
+            folder = "reward_model_v8_long" if first else version
             row = {
                 "version": version,
                 "path": self._keep_reward(results, run, folder),
@@ -237,7 +238,10 @@ class Ingest:
                 "created_at": utc_now(),
             }
             insert(cursor, "reward_models", row)
-            if not simulated:  # votes of programs never teach people's loop by themselves
+            taught = "SELECT 1 FROM reward_models WHERE status = 'active' AND snapshot IS NOT NULL"
+            # Votes of programs never teach people's loop by themselves, and what votes taught
+            # stays until a reward is trained on votes from the new bootstrap.
+            if not simulated and not (bootstrap and fetch(cursor, taught)):
                 activate_reward_model(cursor, version)
             return version
 

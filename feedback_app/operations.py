@@ -25,7 +25,8 @@ CONTROLS = frozenset(
     {
         "add_songs", "list_songs", "set_split", "correct_beats", "remove_song", "prepare",
         "generate_pairs", "rank_pairs",
-        "retrain_reward", "train_policy", "run_round", "simulate", "promote", "reject", "roll_back",
+        "rebuild_bootstrap", "retrain_reward", "train_policy", "run_round", "simulate",
+        "promote", "reject", "roll_back",
         "list_policies", "list_reward_models", "delete_version", "make_examples", "compare",
         "queue", "judges", "dry_runs", "dry_run_view", "remove_dry_run", "cancel_dry_run",
         "list_runs", "run_view", "cancel_run", "resume_run",

@@ -83,6 +83,25 @@ class TrainingOperations(Base):
             raise ConflictError("there is no reward model yet that could rank pairs")
         return {"run_id": self._rank(reward, self._newest_unranked(reward))}
 
+    def rebuild_bootstrap(
+        self, demo_songs: int = 40, steps: int = 2000, pairs: int = 12000, seed: int = 0
+    ) -> Row:
+        """A bootstrap reward model of this library's songs and so many demo songs, without votes.
+
+        The next reward models that are trained on votes start from it.
+        """
+        for name, value, least in (
+            ("demo_songs", demo_songs, 0),
+            ("steps", steps, 1),
+            ("pairs", pairs, 8),
+        ):
+            if value < least:
+                raise InvalidError(f"{name} is {value}; it must be {least} or more")
+        if not any(s["status"] == "ready" and s["split"] == "train" for s in self.store.songs()):
+            raise ConflictError("there is no analysed song to train on yet; add songs first")
+        settings = {"demo_songs": demo_songs, "steps": steps, "pairs": pairs, "seed": seed}
+        return {"run_id": self.jobs.submit("bootstrap", {**settings, "time_limit_s": 0})}
+
     def retrain_reward(self, include_simulated: bool = False, seed: int = 0) -> Row:
         """A new reward model from the votes so far."""
         self._need_votes(include_simulated)

@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from conftest import PASSWORD, add_song, client_of
 from test_jobs import fake_commands, wait
 
+from feedback_app.commands import BUILDERS
 from feedback_app.context import Context
 from feedback_app.database import Row
 from feedback_app.errors import ConflictError, InvalidError, NotFoundError
@@ -223,6 +225,26 @@ def test_a_reward_of_simulated_votes_does_not_become_active_by_itself(services: 
     operations.promote("reward_v1")
     operations.reject("reward_v2")
     assert rewards(services)["reward_v2"]["status"] == "rejected"
+
+
+def test_a_rebuilt_bootstrap_is_what_the_next_rewards_start_from(services: Services) -> None:
+    operations = services.operations
+    with pytest.raises(InvalidError, match="steps is 0"):
+        operations.rebuild_bootstrap(steps=0)
+    run_id = operations.rebuild_bootstrap(demo_songs=3, steps=20)["run_id"]
+    settle(services)
+    made = rewards(services)["reward_v2"]
+    assert made["synthetic"] and made["status"] == "available"
+    assert rewards(services)["reward_v1"]["status"] == "active"  # people taught it
+    assert services.store.bootstrap_reward_model()["version"] == "reward_v2"
+    run = services.store.run(run_id)
+    folder = services.workspace.resolve(run["folder"])
+    context = Context(services.store, services.workspace, services.settings, folder)
+    argv, _ = BUILDERS["bootstrap"](dict(run["settings"]), context)
+    said = dict(pairwise(argv))
+    assert (said["--demo_songs"], said["--steps"], said["--time_limit"]) == ("3", "20", "0")
+    argv, _ = BUILDERS["train-reward"]({"include_simulated": False}, context)
+    assert argv[argv.index("--reward_model") + 1].endswith("reward_v2/policy_final.pt")
 
 
 def test_a_dry_run_mixes_with_nothing_and_goes_without_a_trace(services: Services) -> None:
