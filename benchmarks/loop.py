@@ -57,7 +57,10 @@ from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
 from rlhf_core.policy.votes import VotePairs
 from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward
 from rlhf_core.reward.dataset import Vote
-from rlhf_core.reward.learned_reward_integration import find_default_checkpoint
+from rlhf_core.reward.learned_reward_integration import (
+    LearnedRewardConfig,
+    find_default_checkpoint,
+)
 from rlhf_core.reward.training import fit_reward
 from rlhf_core.reward.withholding import split_votes
 from rlhf_core.types import Passage
@@ -78,7 +81,7 @@ class Settings:
     rounds: int = 3
     steps: int = 102_400
     learned: str = "lower-bound"
-    lcb: float = 1.0
+    lcb: float = LearnedRewardConfig.lcb
     kl_target: float = PPOConfig.kl_target
     lr: float = PPOConfig.lr
     minibatch: int = PPOConfig.minibatch_episodes
