@@ -387,7 +387,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("loop"))
     parser.add_argument("--judges", nargs="+", default=list(DEFAULT_JUDGES), help='or "all"')
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--algorithm", nargs="+", default=["ppo"], choices=ALGORITHMS)
+    parser.add_argument("--algorithm", nargs="+", default=["ppo", "dpo"], choices=ALGORITHMS)
     parser.add_argument("--reward_model", type=Path, help="bootstrap (default: looked up)")
     parser.add_argument("--gate_trunk", type=Path, help="the gate's bootstrap (the package's)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no round later")

@@ -188,7 +188,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             trainer.restore(args.checkpoint, content["training"])
             _rewrite_metrics(folder, trainer)
         results = trainer.train()
-        folder.finish(results, f"trained to step {results['steps']}")
+        folder.finish(
+            results,
+            f"trained to step {results['steps']}; the best is that of {results['best_step']}",
+        )
     return results
 
 

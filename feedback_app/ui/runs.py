@@ -73,7 +73,12 @@ CURVES = (
     Curve(
         "Reward",
         "reward per edit",
-        {"total_reward": "total", "learned_reward": "learned", "dense_reward": "dense"},
+        {
+            "total_reward": "total",
+            "learned_reward": "learned",
+            "dense_reward": "dense",
+            "held_out_reward": "total on held-out passages",
+        },
     ),
     Curve(
         "Policy loss",

@@ -29,10 +29,10 @@ examples:
         --checkpoint run1/models/checkpoint_50000.pt --total_steps 200000
   a new version from an old one, with a retrained reward
     python -m rlhf_core.train_rlhf --data_dir songs --output_dir run2 \\
-        --policy run1/models/policy_final.pt --reward_model reward/models/reward_model_final.pt
+        --policy run1/models/policy_best.pt --reward_model reward/models/reward_model_final.pt
   straight from votes, without a reward model's say
     python -m rlhf_core.train_rlhf --data_dir songs --output_dir run3 --algorithm dpo \\
-        --policy run1/models/policy_final.pt --preferences votes.parquet
+        --policy run1/models/policy_best.pt --preferences votes.parquet
 
 what to turn when (logs/training.log and the plot show it):
   the reward hardly rises       more --total_steps; a higher --kl_target, or a lower --beta (DPO)
@@ -44,7 +44,8 @@ what to turn when (logs/training.log and the plot show it):
   keep_ratio runs away          votes seldom compare edits of other lengths: generate "broad" pairs
   it stops and starts           --checkpoint goes on, bit for bit, from any checkpoint_N.pt
 
-outputs, under --output_dir: models/policy_best.pt, models/policy_final.pt,
+outputs, under --output_dir: models/policy_best.pt (chosen on passages that are held out: those
+of DATA/test, else one in eight; the version to use), models/policy_final.pt,
 models/checkpoint_{N}.pt, logs/training_history.json, logs/training.log,
 logs/training_progress.png, and metrics.jsonl, status.json, results.json for the app.
 What is there already is renamed, unless --checkpoint goes on with it.

@@ -1,6 +1,6 @@
 """Make pairs of edits for people to compare: sampled, rendered at one loudness, written as FLAC.
 
-    python -m rlhf_core.policy.generate --data_dir songs --policy run/models/policy_final.pt \\
+    python -m rlhf_core.policy.generate --data_dir songs --policy run/models/policy_best.pt \\
         --policy_name policy_v1 --count 20 --seed 1 --output_dir pairs
 
 A line of OUTPUT_DIR/pairs.jsonl appears as soon as its pair is finished, so whoever watches the

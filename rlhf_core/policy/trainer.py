@@ -299,19 +299,25 @@ class RLHFTrainer:
 
     def _finish(self) -> dict[str, Any]:
         final = self._save("policy_final.pt")
-        self._write_best()
+        best_step = self._write_best()
         self._write_history()
         logger.info("finished at step %d: %s", self.step, final)
+        logger.info(
+            "the best on held-out passages is that of step %d: %s", best_step, self.best_path
+        )
+        if best_step == 0:
+            logger.warning("on held-out passages nothing was better than what training began with")
         metrics = {name: _last(values) for name, values in self.columns.items()}
         return {
             "checkpoint": str(final),
             "best_checkpoint": str(self.best_path),
+            "best_step": best_step,
             "steps": self.step,
             "metrics": metrics,
         }
 
-    def _write_best(self) -> None:
-        """The best checkpoint, the last one among those that may be it.
+    def _write_best(self) -> int:
+        """Write the best checkpoint, the last one among those that may be it; its step.
 
         What resuming starts from does not change: that must not depend on where a run ended.
         """
@@ -321,8 +327,9 @@ class RLHFTrainer:
             best = last if self.held_out.better(last) else best
         if best is None:
             self._save(self.best_path.name, resumable=False)
-        else:
-            save_checkpoint(self.best_path, "policy", best.content)
+            return self.step
+        save_checkpoint(self.best_path, "policy", best.content)
+        return int(best.content["step"])
 
     # ---- resuming
 

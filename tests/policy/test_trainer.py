@@ -184,6 +184,7 @@ def test_the_best_checkpoint_is_chosen_on_passages_never_trained_on(
     assert len(unseen) >= 3 and unseen[-1] < unseen[0] - 0.1
     best = load_checkpoint(Path(results["best_checkpoint"]), "policy")
     assert best["episode"] == 5 * unseen.index(max(unseen)) < 10
+    assert results["best_step"] == best["step"] == whole.columns["step"][best["episode"]]
     assert whole.held_out.best is not None and whole.held_out.best.mean == max(unseen)
     (events,) = (tmp_path / "events").iterdir()
     assert events.read_bytes().count(b"training/total_reward") == whole.episode
