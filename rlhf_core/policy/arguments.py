@@ -39,7 +39,7 @@ what to turn when (logs/training.log and the plot show it):
   edits are all alike           a lower --kl_target, a higher --entropy_weight or --beta; the
                                 gate says so too ("it repeats itself")
   the reward rises, listeners   the reward model is exploited: gather votes on pairs of this
-  shrug                         version, --lcb 3, a lower --kl_target, fewer steps
+  shrug                         version, --lcb 2, a lower --kl_target, fewer steps
   it forgets what it could      --dense_reward_weight up (both weights count in deviations)
   keep_ratio runs away          votes seldom compare edits of other lengths: generate "broad" pairs
   it stops and starts           --checkpoint goes on, bit for bit, from any checkpoint_N.pt

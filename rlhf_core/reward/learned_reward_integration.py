@@ -51,7 +51,7 @@ class LearnedRewardConfig:
     reward_offset: float = 0.0
     checkpoint_path: str | None = None
     device: str = "cpu"
-    lcb: float = 2.0
+    lcb: float = 1.0
     learned: str = LEARNED[0]
 
     def __post_init__(self) -> None:
