@@ -261,8 +261,8 @@ class RLHFTrainer:
         if not self.held_out or self.episode % HELD_OUT_EVERY:
             return None
         now = self.held_out.measure(self.agent, **self._origin())
-        if self.held_out.better(now):
-            self.held_out.best = now
+        if self.held_out.is_best(now):
+            self.held_out.take(now)
             save_checkpoint(self.best_path, "policy", now.content)
         return now.mean
 
@@ -324,7 +324,7 @@ class RLHFTrainer:
         best = self.held_out.best
         if self.held_out:
             last = self.held_out.measure(self.agent, **self._origin())
-            best = last if self.held_out.better(last) else best
+            best = last if self.held_out.is_best(last) else best
         if best is None:
             self._save(self.best_path.name, resumable=False)
             return self.step
