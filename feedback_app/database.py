@@ -43,6 +43,9 @@ News = tuple[str, list[Any]]
 """What happened, and to what."""
 GROUP = 64
 MEGABYTE = 1024 * 1024
+LOG_MB = (2, 16)
+LOG_SHARE = 16
+LOG_REVIEWED_EVERY = 4096  # transactions
 
 
 def clock() -> datetime:
@@ -100,6 +103,7 @@ class Database:
         self._min_free = min_free_mb * MEGABYTE
         self._connection = self._open()
         self._generation, self._lost = 0, False
+        self._groups = 0
         self._cursors: WeakSet[Any] = WeakSet()
         self.foreign = 0  # writes so far that were not a batch's; read it on the writer thread
         self.others = 0  # times that what other apps wrote is not known in detail; likewise
@@ -258,6 +262,9 @@ class Database:
 
     def _committed(self) -> None:
         """A transaction of `_begin` is in the database."""
+        self._groups += 1
+        if self._groups % LOG_REVIEWED_EVERY == 0:
+            bound_log(self.cursor(), self.path)
 
     def _check_disk(self) -> None:
         """Refuse before DuckDB meets a full disk; open the file again where it has met one."""
@@ -307,9 +314,23 @@ class Database:
         return out
 
 
+def bound_log(connection: Any, path: Path) -> None:
+    """Write the log into the file once it has a sixteenth of the file's size, 2 to 16 MB.
+
+    What is only in the log is in memory too, uncompressed. Writing it costs in proportion to the
+    whole table (half a second with a million votes, in which votes wait), hence the share.
+    """
+    least, most = LOG_MB
+    size = path.stat().st_size / MEGABYTE if path.exists() else 0
+    bound = min(max(least, round(size / LOG_SHARE)), most)
+    connection.execute(f"SET GLOBAL checkpoint_threshold = '{bound}MB'")
+
+
 def _connect(path: Path) -> Any:
     try:
-        return duckdb.connect(str(path))
+        connection = duckdb.connect(str(path))
+        bound_log(connection, path)
+        return connection
     except duckdb.Error as error:
         raise WorkspaceError(
             f"{path}: the database cannot be opened ({str(error).splitlines()[0]}). "

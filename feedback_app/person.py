@@ -17,7 +17,7 @@ from feedback_app.scheduling import LOOK_BACK, SITTING_PAUSE, to_side_choice
 from feedback_app.store import Store
 
 RECENT = 2 * LOOK_BACK
-HEARD_KEPT = 500  # votes among which a hidden repeat is chosen
+HEARD_KEPT = 200  # votes among which a hidden repeat is chosen
 
 
 @dataclass

@@ -206,11 +206,13 @@ class Pool:
         rest = sorted(set(shares) - {first}, key=lambda name: -shares[name])
         return (first, *rest)
 
-    def _met(self, annotator: str) -> set[str]:
+    def _met(self, annotator: str) -> Collection[str]:
         """Pairs that this person has, or had until they ran out: these come back by `may_reopen`,
         or by a late vote; a second assignment of one would hold a second place."""
         person = self.person(annotator)
-        return person.taken | {row["pair_id"] for row in person.expired.values()}
+        expired = {row["pair_id"] for row in person.expired.values()}
+        # the first may be as many as there are pairs: a copy only where it is not all
+        return person.taken | expired if expired else person.taken
 
     def _gold_pair(self, annotator: str) -> str | None:
         taken = self._met(annotator)

@@ -23,7 +23,7 @@ import duckdb
 
 from feedback_app import journal
 from feedback_app.cursors import first_row
-from feedback_app.database import open_file
+from feedback_app.database import bound_log, open_file
 from feedback_app.errors import InvalidError, WorkspaceError
 from feedback_app.quack import (
     SERVED,
@@ -114,6 +114,7 @@ class DatabaseServer:
             # served left no word there, and apps that have waited read everything afresh
             connection.execute("UPDATE turns SET turn = turn + 1")
             load_extensions(connection)
+            bound_log(connection, self._path)
             self._listen(connection)
         except duckdb.Error as error:
             connection.close()

@@ -1,15 +1,17 @@
 """What the browser is told of a pair: enough to play it, nothing that tells which side is which.
 
-Pairs never change once they are there, so the last ones are kept, their long lists as JSON text
-straight from the database. Safe to call from several threads: the worst is to read one twice.
+Pairs never change once they are there, so those asked for last are kept (some 15 kB each), their
+long lists as JSON text straight from the database. Pairs that somebody has begun are given first,
+so few are in use at a time. Safe to call from several threads: the worst is to read one twice.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import orjson
 
@@ -17,8 +19,41 @@ from feedback_app.database import Row
 from feedback_app.scheduling import removed_ranges
 from feedback_app.store import Store
 
-PAIRS_KEPT: Final = 1000
+PAIRS_KEPT: Final = 250
 MEDIA_KEPT: Final = 6000
+V = TypeVar("V")
+
+
+class Lately(Generic[V]):
+    """The values asked for last, at most so many. Safe to use from any thread.
+
+    >>> lately = Lately(2)
+    >>> for name in "abac": lately.get(name) or lately.put(name, name.upper())
+    'A'
+    >>> ["a" in lately, "b" in lately, "c" in lately]
+    [True, False, True]
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: dict[str, V] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def get(self, key: str) -> V | None:
+        with self._lock:
+            value = self._values.pop(key, None)
+            if value is not None:
+                self._values[key] = value  # the last one now
+            return value
+
+    def put(self, key: str, value: V) -> None:
+        with self._lock:
+            self._values[key] = value
+            if len(self._values) > self._most:
+                del self._values[next(iter(self._values))]
 
 
 @dataclass(frozen=True)
@@ -40,19 +75,18 @@ class Showing:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._kept: dict[str, Shown] = {}
-        self._media: dict[str, Row] = {}
+        self._pairs: Lately[Shown] = Lately(PAIRS_KEPT)
+        self._media: Lately[Row] = Lately(MEDIA_KEPT)
 
     def knows(self, pair_id: str) -> bool:
         """Whether a payload of this pair needs no reading."""
-        return pair_id in self._kept
+        return pair_id in self._pairs
 
     def payload(self, row: Row) -> Row:
         """What the browser needs to play an assignment, `row["progress"]` with it."""
         shown = self._pair(row["pair_id"])
-        while len(self._media) >= MEDIA_KEPT:
-            self._media.pop(next(iter(self._media)), None)
-        self._media |= {row[f"media_{side}"]: row for side in ("left", "right", "original")}
+        for side in ("left", "right", "original"):
+            self._media.put(row[f"media_{side}"], row)
         sides = {
             side: {"media": f"/media/{row[f'media_{side}']}", **shown.sounds[name]}
             for side, name in zip(("left", "right"), order(row), strict=True)
@@ -83,12 +117,10 @@ class Showing:
         return paths[order(row)[media != row["media_left"]]]
 
     def _pair(self, pair_id: str) -> Shown:
-        found = self._kept.get(pair_id)
+        found = self._pairs.get(pair_id)
         if found is None:
             found = _shown(self.store.shown_pair(pair_id))
-            while len(self._kept) >= PAIRS_KEPT:
-                self._kept.pop(next(iter(self._kept)), None)
-            self._kept[pair_id] = found
+            self._pairs.put(pair_id, found)
         return found
 
 

@@ -266,6 +266,30 @@ def test_no_reader_keeps_old_versions_in_memory_or_checkpoints_off(tmp_path: Pat
         assert held is not None and held["n"] == 0
 
 
+@pytest.mark.parametrize(("file_mb", "log"), [(0, 2), (100, 6), (5000, 16)])
+def test_the_log_is_written_into_the_file_in_proportion(
+    tmp_path: Path, file_mb: int, log: int
+) -> None:
+    path = tmp_path / "sparse.duckdb"
+    with path.open("wb") as file:
+        file.truncate(file_mb * 1024 * 1024)
+    with closing(duckdb.connect()) as connection:
+        database_module.bound_log(connection, path)
+        found = connection.execute("SELECT current_setting('checkpoint_threshold')").fetchall()
+    # DuckDB reads MB as 10^6 bytes and tells MiB
+    assert float(found[0][0].removesuffix(" MiB")) == pytest.approx(log / 1.048576, abs=0.06)
+
+
+def test_what_waits_in_the_log_stays_small(tmp_path: Path) -> None:
+    log, longest = tmp_path / "a.duckdb.wal", 0
+    with closing(Database(tmp_path / "a.duckdb")) as database:
+        for number in range(80):
+            database.execute("INSERT INTO secrets VALUES (?, ?)", [str(number), "x" * 100_000])
+            longest = max(longest, log.stat().st_size if log.exists() else 0)
+        assert len(database.rows("SELECT name FROM secrets")) == 80
+    assert 1_000_000 < longest < 3_000_000
+
+
 def test_results_are_read_to_their_end() -> None:
     package = Path(database_module.__file__).parent
     left = {path.name for path in package.rglob("*.py") if "fetchone()" in path.read_text("utf-8")}
