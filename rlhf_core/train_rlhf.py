@@ -17,8 +17,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rlhf_core.checkpoints import lineage, load_checkpoint
 from rlhf_core.command_line import guarded
 from rlhf_core.devices import advising, backend, check_device, own_device, use_threads
@@ -28,6 +26,7 @@ from rlhf_core.history import rows
 from rlhf_core.policy.agent import Agent, agent_from_content, load_policy
 from rlhf_core.policy.arguments import Settings, build_parser, settings_of
 from rlhf_core.policy.commands import OUT_OF_MEMORY, start_logging, stopped
+from rlhf_core.policy.held_out import hold_out, shuffled, touches
 from rlhf_core.policy.imitation import ImitationConfig, imitate
 from rlhf_core.policy.rewards import Item, LearnedRewards, RewardSource, dense_only
 from rlhf_core.policy.songs import load_items
@@ -47,7 +46,6 @@ __all__ = ["LearnedRewardConfig", "RLHFTrainer", "main"]
 
 logger = logging.getLogger("rlhf_core.train_rlhf")  # also when run with -m
 
-HELD_OUT_ONE_IN = 8  # passages, where there is no folder of test songs
 OLD_OUTPUTS = (
     "models/policy_best.pt",
     "models/policy_final.pt",
@@ -117,20 +115,9 @@ def _votes(
     if args.withheld_share > 0:
         votes, _ = parts_of(votes, args.withheld_share)
     states = {state.song_id: state for state, _ in items}
-    votes = [vote for vote in votes if not _touches(vote, held_out)]
+    votes = [vote for vote in votes if not touches(vote, held_out)]
     logger.info("%d votes of %s", len(votes), args.preferences)
     return VotePairs(votes, states), dataset.sha256
-
-
-def _touches(vote: Vote, items: Sequence[Item]) -> bool:
-    """Whether a vote is on beats of one of the passages."""
-    mine = vote.passage
-    return any(
-        state.song_id == vote.song_id
-        and mine.start_beat < passage.end_beat
-        and passage.start_beat < mine.end_beat
-        for state, passage in items
-    )
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -198,22 +185,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def _held_out(args: argparse.Namespace, items: Sequence[Item]) -> tuple[Sequence[Item], list[Item]]:
     """Passages to train on, and those that choose the best checkpoint, which never are.
 
-    The latter are of the data folder's test/, where it has one, else one in HELD_OUT_ONE_IN of the
-    passages; of fewer than that none can be spared.
+    The latter are of the data folder's test/, where it has one, else some of the passages.
     """
     if args.split != "test" and any((args.data_dir / "test").glob("*.*")):
-        others = load_items(args.data_dir, args.cache_dir, "test")
-        chosen = np.random.default_rng(0).permutation(len(others))  # songs alike, not the first one
-        return items, [others[int(i)] for i in chosen]
-    count = len(items) // HELD_OUT_ONE_IN
-    chosen = np.random.default_rng(0).permutation(len(items))
-    apart = set(chosen[:count].tolist())
-    if count:
-        logger.info("no test/ folder: %d of %d passages are held out", count, len(items))
-    return (
-        [item for i, item in enumerate(items) if i not in apart],
-        [items[int(i)] for i in chosen[:count]],
-    )
+        return items, shuffled(load_items(args.data_dir, args.cache_dir, "test"))
+    trained_on, held_out = hold_out(items)
+    if held_out:
+        logger.info("no test/ folder: %d of %d passages are held out", len(held_out), len(items))
+    return trained_on, held_out
 
 
 def _trainer(

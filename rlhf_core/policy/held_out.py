@@ -22,8 +22,33 @@ from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.policy.agent import Agent, agent_content
 from rlhf_core.policy.rewards import Item, RewardSource
 from rlhf_core.policy.rollout import collect
+from rlhf_core.reward.dataset import Vote
 
 PASSAGES, EDITS = 48, 96  # at most so many passages, about so many edits of them in all
+ONE_IN = 8  # of the passages to train on, where there are no songs to test on
+
+
+def shuffled(items: Sequence[Item]) -> list[Item]:
+    """The passages in an order that favours no song, the same every time."""
+    return [items[int(i)] for i in np.random.default_rng(0).permutation(len(items))]
+
+
+def hold_out(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Passages to train on, and one in `ONE_IN` that is held out; of fewer none can be spared."""
+    order = shuffled(items)
+    count = len(items) // ONE_IN
+    return order[count:], order[:count]
+
+
+def touches(vote: Vote, items: Sequence[Item]) -> bool:
+    """Whether a vote is on beats of one of the passages."""
+    mine = vote.passage
+    return any(
+        state.song_id == vote.song_id
+        and mine.start_beat < passage.end_beat
+        and passage.start_beat < mine.end_beat
+        for state, passage in items
+    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +21,6 @@ from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import CheckpointError, DataError
 from rlhf_core.policy.agent import Agent, agent_from_content, load_policy
-from rlhf_core.policy.held_out import HeldOut, Standing, surely_less
 from rlhf_core.policy.ppo import PPOConfig
 from rlhf_core.policy.rewards import EditRewards, Item, RewardSource, dense_only
 from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
@@ -197,28 +195,6 @@ def test_the_best_checkpoint_is_chosen_on_passages_never_trained_on(
     again = load_checkpoint(Path(resumed.train()["best_checkpoint"]), "policy")
     assert again["episode"] == best["episode"]
     assert all(torch.equal(again["state_dict"][n], v) for n, v in best["state_dict"].items())
-
-
-def test_the_best_is_the_latest_that_cannot_be_told_from_the_highest() -> None:
-    """Losses and their standard errors by hand: .5 (.42), .3 (.54), then one value alone."""
-    highest = np.zeros(4)
-    assert surely_less(np.array([-1.2, 0.4, -1.2, 0.0]), highest)
-    assert not surely_less(np.array([-1.2, 0.8, -1.2, 0.4]), highest)
-    assert not surely_less(highest, highest) and surely_less(np.array([-0.1]), np.array([0.0]))
-    held = HeldOut((), dense_only, 0)
-    taken = []
-    for number, paid in enumerate((0.0, 0.5, 0.47, 0.2, 0.48, 0.45)):
-        other = 0.05 if number == 1 else -0.05  # an error of .041 between the second and others
-        now = Standing({"step": number}, (paid - other, paid + other, paid, paid))
-        if held.is_best(now):
-            held.take(now)
-            taken.append(number)
-    assert taken == [0, 1, 2, 4]
-    assert held.best is not None and held.best.content["step"] == 4
-    assert held.highest is not None and np.mean(held.highest) == pytest.approx(0.5)
-    again = HeldOut((), dense_only, 0)
-    again.restore(held.state())
-    assert (again.best, again.highest) == (held.best, held.highest)
 
 
 def test_without_held_out_passages_the_last_checkpoint_counts_as_best(
