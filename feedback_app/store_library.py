@@ -280,8 +280,11 @@ class LibraryRows:
         return None if row is None else decoded(row, ("metrics",))
 
     def bootstrap_reward_model(self) -> Row | None:
-        """The model that every training starts from: made from synthetic edits, no votes."""
+        """The model that every training starts from: the newest made from synthetic edits, without
+        votes, that was neither rejected nor deleted.
+        """
         return self.database.row(
             "SELECT * FROM reward_models WHERE synthetic AND snapshot IS NULL"
+            " AND status NOT IN ('deleted', 'rejected')"
             " ORDER BY created_at DESC LIMIT 1"
         )

@@ -245,6 +245,8 @@ def test_a_rebuilt_bootstrap_is_what_the_next_rewards_start_from(services: Servi
     assert (said["--demo_songs"], said["--steps"], said["--time_limit"]) == ("3", "20", "0")
     argv, _ = BUILDERS["train-reward"]({"include_simulated": False}, context)
     assert argv[argv.index("--reward_model") + 1].endswith("reward_v2/policy_final.pt")
+    operations.reject("reward_v2")
+    assert services.store.bootstrap_reward_model()["version"] == "reward_v0"
 
 
 def test_a_dry_run_mixes_with_nothing_and_goes_without_a_trace(services: Services) -> None:
