@@ -25,14 +25,14 @@ from feedback_app.database import Database, Row
 
 COLUMNS = """seq BIGINT, vote_id UUID, pair UBIGINT, annotator VARCHAR, song VARCHAR,
     policy_a VARCHAR, policy_b VARCHAR, choice TINYINT, simulated BOOLEAN, repeat BOOLEAN,
-    in_app BOOLEAN, gold BOOLEAN, broken TINYINT, is_left BOOLEAN, is_first BOOLEAN,
+    in_app BOOLEAN, pool VARCHAR, gold BOOLEAN, broken TINYINT, is_left BOOLEAN, is_first BOOLEAN,
     too_fast BOOLEAN, one_sided BOOLEAN, response_ms BIGINT, created_at TIMESTAMP,
     longer_s DOUBLE, louder_db DOUBLE, is_current BOOLEAN"""
 LENGTH_LIMIT_S, LEVEL_LIMIT_DB = 15, 6
 NEW = f"""
     INSERT INTO facts
     WITH shown AS (
-        SELECT p.pair_id, p.song_id, p.pool = 'gold' AS gold,
+        SELECT p.pair_id, p.song_id, p.pool, p.pool = 'gold' AS gold,
             CASE WHEN p.pool <> 'gold' THEN 0 WHEN ea.preset = 'broken' THEN 1 ELSE 2 END AS broken,
             ea.policy AS policy_a, eb.policy AS policy_b,
             round(ea.duration_s - eb.duration_s) AS longer_s,
@@ -50,7 +50,7 @@ NEW = f"""
         WHERE v.kind = 'vote' AND v.seq > $last)
     SELECT v.seq, v.vote_id, hash(v.pair_id), v.annotator, s.song_id, s.policy_a, s.policy_b,
         list_position(['a', 'b', 'tie', 'both_bad', 'skip'], v.choice), v.simulated,
-        coalesce(v.repeat, false), v.source = 'app', s.gold, s.broken,
+        coalesce(v.repeat, false), v.source = 'app', s.pool, s.gold, s.broken,
         CASE WHEN v.decisive THEN (v.choice = 'b') = a.b_first END,
         CASE WHEN v.decisive AND v.first_side IN ('left', 'right')
             THEN ((v.choice = 'b') = a.b_first) = (v.first_side = 'left') END,

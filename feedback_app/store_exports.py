@@ -12,6 +12,7 @@ from feedback_app.database import Database, Row, storage_error
 from feedback_app.exchange.pseudonyms import pseudonyms
 from feedback_app.exchange.query import Query
 from feedback_app.exchange.record import NAMES, PATHS
+from feedback_app.facts import Facts
 from feedback_app.json_columns import decoded
 
 # Per pair: seconds of the passage's beats, rounded to microseconds so that they survive being
@@ -34,7 +35,9 @@ PASSAGES = f"""
         {CHANGED} AS beats_changed
     FROM pairs AS p JOIN songs AS s USING (song_id) JOIN edits AS ea ON ea.edit_id = p.edit_a
 """
-FIRST = " WHERE p.pair_id IN (SELECT pair_id FROM votes WHERE list_contains($first, seq))"
+# Of votes that are known to be current: their rows, and the passages of their pairs.
+FIRST = "(SELECT * FROM votes WHERE seq IN (SELECT unnest($first)))"
+FIRST_PASSAGES = f"{PASSAGES} WHERE p.pair_id IN (SELECT pair_id FROM {FIRST})"
 SEGMENTS = (
     '\'[{"start_beat": "INTEGER", "end_beat": "INTEGER", "gain_start": "DOUBLE", '
     '"gain_end": "DOUBLE", "reverse": "BOOLEAN"}]\''
@@ -64,7 +67,7 @@ RECORD = f"""
         v.listened::VARCHAR AS listened, v.response_ms, v.client::VARCHAR AS client,
         v.created_at, v.seq, p.beats_changed,
         ea.audio_path AS path_a, eb.audio_path AS path_b, p.original_path AS path_original
-    FROM current_votes AS v JOIN passages AS p USING (pair_id) JOIN songs AS s USING (song_id)
+    FROM {{votes}} AS v JOIN passages AS p USING (pair_id) JOIN songs AS s USING (song_id)
     JOIN edits AS ea ON ea.edit_id = p.edit_a JOIN edits AS eb ON eb.edit_id = p.edit_b
     LEFT JOIN assignments AS a USING (assignment_id)
     JOIN annotators AS n ON n.name = v.annotator
@@ -73,15 +76,28 @@ RECORD = f"""
 SNAPSHOT = """vote_id, pair_id, song_id, annotator, simulated, choice, strength, pool, start_beat,
     end_beat, actions_a, actions_b, policy_a, policy_b, b_first, first_played, created_at, split,
     annotator_weight"""
-# Shares of a pair's most frequent answer, of pairs that at least two voters answered.
+# The same votes with the columns that filters name, narrow and quick, from `facts`.
+CHOICE = """
+    SELECT f.seq, f.pair, f.simulated, f.annotator, f.policy_a, f.policy_b, f.created_at, s.split,
+        CASE WHEN f.repeat THEN 'repeat' ELSE f.pool END AS pool
+    FROM facts AS f JOIN songs AS s ON s.song_id = f.song
+    JOIN annotators AS n ON n.name = f.annotator
+    WHERE f.is_current AND n.weight > 0"""
+# Pairs that at least two voters answered, by the share of the most frequent answer.
 AGREED = """
-    SELECT pair_id FROM (
-        SELECT v.pair_id, v.choice, count(*) AS n FROM current_votes AS v
+    SELECT {pair} FROM (
+        SELECT v.{pair}, v.choice, count(*) AS n FROM {votes} AS v
         JOIN annotators AS a ON a.name = v.annotator
-        WHERE v.choice <> 'skip' AND NOT coalesce(v.repeat, false) AND a.weight > 0
+        WHERE v.choice <> {skip} AND NOT coalesce(v.repeat, false) AND a.weight > 0
             AND list_contains($voters, v.simulated)
         GROUP BY ALL)
-    GROUP BY pair_id HAVING sum(n) >= 2 AND max(n) / sum(n) >= $agreement - 1e-9"""
+    GROUP BY {pair} HAVING sum(n) >= 2 AND max(n) / sum(n) >= $agreement - 1e-9"""
+AGREED_RECORDS = "pair_id IN (" + AGREED.format(
+    pair="pair_id", votes="current_votes", skip="'skip'"
+) + ")"  # fmt: skip
+AGREED_FACTS = "pair IN (" + AGREED.format(
+    pair="pair", votes="(SELECT * FROM facts WHERE is_current)", skip="5"
+) + ")"  # fmt: skip
 # Policies that count as rounds: trained ones, not those of dry runs.
 TRAINED = """SELECT created_at FROM policies WHERE parent IS NOT NULL
     AND coalesce(run_id, '') NOT IN
@@ -93,12 +109,17 @@ CALLED = "coalesce($called[list_position($people, annotator)], annotator) AS ann
 VOTERS = {"human": [False], "simulated": [True], "both": [False, True]}
 
 
+def _record(votes: str = "current_votes") -> str:
+    return RECORD.replace("{votes}", votes)
+
+
 class ExportRows:
     """Copies of the current votes."""
 
     database: Database
 
     if TYPE_CHECKING:
+        facts: Facts
 
         def secret(self, name: str) -> str: ...
 
@@ -106,7 +127,7 @@ class ExportRows:
         """Every exported vote, in the order in which the votes came in."""
         rows = self.database.rows(
             f"WITH passages AS MATERIALIZED ({PASSAGES}) SELECT {', '.join(NAMES)}"
-            f" FROM ({RECORD}) WHERE NOT simulated OR ? ORDER BY seq",
+            f" FROM ({_record()}) WHERE NOT simulated OR ? ORDER BY seq",
             [include_simulated],
         )
         return [decoded(row, ("listened", "client")) for row in rows]
@@ -125,13 +146,26 @@ class ExportRows:
 
         With `limit`, only the first so many. `PATHS` are in it besides, for the audio.
         """
-        where, values = self._filters(query)
-        if not query.pseudonyms:
-            return self._copy(path, ", ".join((*NAMES, *PATHS)), where, values, limit)
-        called = self._pseudonyms()
-        values |= {"people": list(called), "called": list(called.values())}
-        columns = [CALLED if name == "annotator" else name for name in (*NAMES, *PATHS)]
-        return self._copy(path, ", ".join(columns), where, values, limit)
+        columns = [*NAMES, *PATHS]
+        named: dict[str, Any] = {}
+        if query.pseudonyms:
+            called = self._pseudonyms()
+            named = {"people": list(called), "called": list(called.values())}
+            columns = [CALLED if name == "annotator" else name for name in columns]
+        if limit is None:
+            where, values = _filters(query, AGREED_RECORDS)
+            return self._copy(path, ", ".join(columns), where, values | named)
+        named["first"] = self._chosen(query, f"seq FROM record ORDER BY seq LIMIT {int(limit)}")
+        return self._copy(path, ", ".join(columns), "true", named, FIRST, FIRST_PASSAGES)
+
+    def _chosen(self, query: Query, wanted: str) -> list[Any]:
+        """The first column of a SELECT from the votes (`record`) that a query asks for."""
+        where, values = _filters(query, AGREED_FACTS)
+        rows = self.facts.rows(
+            f"WITH record AS (SELECT * FROM ({CHOICE}) AS record WHERE {where}) SELECT {wanted}",
+            values,
+        )
+        return [next(iter(row.values())) for row in rows]
 
     def _pseudonyms(self) -> dict[str, str]:
         """By name, of everybody who may be a person: programs that vote keep their names."""
@@ -145,49 +179,19 @@ class ExportRows:
 
     def count_record(self, query: Query) -> int:
         """How many votes a query asks for."""
-        where, values = self._filters(query)
-        cursor: Any = self.database.cursor()
-        cursor.execute(
-            f"WITH passages AS ({PASSAGES}) SELECT count(*) FROM ({RECORD}) AS record"
-            f" WHERE {where}",
-            values,
-        )
-        return int(first_row(cursor)[0])
+        return int(self._chosen(query, "count(*) FROM record")[0])
 
     def export_choices(self) -> Row:
         """{versions, annotators, rounds}: what there is among the current votes."""
-        cursor: Any = self.database.cursor()
-        cursor.execute(
+        return self.facts.rows(
             f"""SELECT
-                (SELECT coalesce(list(DISTINCT e.policy ORDER BY e.policy), []) FROM edits AS e
-                    JOIN pairs AS p ON e.edit_id IN (p.edit_a, p.edit_b)
-                    WHERE p.pair_id IN (SELECT pair_id FROM current_votes)),
+                (SELECT coalesce(list(DISTINCT policy ORDER BY policy), []) FROM (
+                    SELECT policy_a AS policy FROM facts WHERE is_current
+                    UNION SELECT policy_b FROM facts WHERE is_current)) AS versions,
                 (SELECT coalesce(list(DISTINCT annotator ORDER BY annotator), [])
-                    FROM current_votes),
-                (SELECT 1 + count(*) FROM ({TRAINED}))"""
-        )
-        versions, annotators, rounds = first_row(cursor)
-        return {"versions": versions, "annotators": annotators, "rounds": rounds}
-
-    def _filters(self, query: Query) -> tuple[str, dict[str, Any]]:
-        parts = ["list_contains($voters, simulated)"]
-        values: dict[str, Any] = {"voters": VOTERS[query.voters]}
-        for name, column in (("annotators", "annotator"), ("pools", "pool"), ("splits", "split")):
-            if wanted := getattr(query, name):
-                parts.append(f"list_contains(${name}, {column})")
-                values[name] = list(wanted)
-        if query.versions:
-            parts.append(
-                "(list_contains($versions, policy_a) OR list_contains($versions, policy_b))"
-            )
-            values["versions"] = list(query.versions)
-        if query.rounds:
-            parts.append(f"list_contains($rounds, {ROUND})")
-            values["rounds"] = list(query.rounds)
-        if query.agreement is not None:
-            parts.append(f"pair_id IN ({AGREED})")
-            values["agreement"] = query.agreement
-        return " AND ".join(parts), values
+                    FROM facts WHERE is_current) AS annotators,
+                (SELECT 1 + count(*) FROM ({TRAINED})) AS rounds"""
+        )[0]
 
     def _copy(
         self,
@@ -195,27 +199,38 @@ class ExportRows:
         columns: str,
         where: str,
         values: dict[str, Any],
-        limit: int | None = None,
+        votes: str = "current_votes",
+        passages: str = PASSAGES,
     ) -> int:
         cursor: Any = self.database.cursor()
         target = str(path).replace("'", "''")  # COPY takes no bound file name
-        passages = PASSAGES
-        if limit is not None:
-            # which they are is told by narrow columns; only of those the wide ones are made
-            cursor.execute(
-                f"WITH passages AS ({PASSAGES}) SELECT seq FROM ({RECORD}) AS record"
-                f" WHERE {where} ORDER BY seq LIMIT {int(limit)}",
-                {name: value for name, value in values.items() if f"${name}" in where},
-            )
-            values = values | {"first": [seq for (seq,) in cursor.fetchall()]}
-            where = f"list_contains($first, seq) AND {where}"
-            passages += FIRST
         try:
             cursor.execute(
-                f"COPY (WITH passages AS MATERIALIZED ({passages}) SELECT {columns} FROM ({RECORD})"
-                f" AS record WHERE {where} ORDER BY seq) TO '{target}' (FORMAT parquet)",
+                f"COPY (WITH passages AS MATERIALIZED ({passages}) SELECT {columns}"
+                f" FROM ({_record(votes)}) AS record WHERE {where} ORDER BY seq)"
+                f" TO '{target}' (FORMAT parquet)",
                 values,
             )
         except duckdb.IOException as error:  # a full disk, or no right to write there
             raise storage_error(path, error) from error
         return int(first_row(cursor)[0])
+
+
+def _filters(query: Query, agreed: str) -> tuple[str, dict[str, Any]]:
+    """The condition of a query on columns of votes, and its values."""
+    parts = ["list_contains($voters, simulated)"]
+    values: dict[str, Any] = {"voters": VOTERS[query.voters]}
+    for name, column in (("annotators", "annotator"), ("pools", "pool"), ("splits", "split")):
+        if wanted := getattr(query, name):
+            parts.append(f"list_contains(${name}, {column})")
+            values[name] = list(wanted)
+    if query.versions:
+        parts.append("(list_contains($versions, policy_a) OR list_contains($versions, policy_b))")
+        values["versions"] = list(query.versions)
+    if query.rounds:
+        parts.append(f"list_contains($rounds, {ROUND})")
+        values["rounds"] = list(query.rounds)
+    if query.agreement is not None:
+        parts.append(agreed)
+        values["agreement"] = query.agreement
+    return " AND ".join(parts), values

@@ -124,7 +124,12 @@ def filled(services: Services) -> Services:
 
 
 def rows(services: Services, **wanted: Any) -> pd.DataFrame:
-    return pd.read_parquet(services.operations.export("parquet", **wanted)["path"])
+    """What an export holds; its preview, which other queries make, is held to that."""
+    found = pd.read_parquet(services.operations.export("parquet", **wanted)["path"])
+    shown = services.operations.preview_export(limit=100, **wanted)
+    assert shown["votes"] == len(found)
+    assert [row["vote_id"] for row in shown["rows"]] == list(found["vote_id"])
+    return found
 
 
 def test_filters_take_what_they_say(filled: Services) -> None:
@@ -144,6 +149,27 @@ def test_filters_take_what_they_say(filled: Services) -> None:
     for wrong in ({"agreement": 1.5}, {"pools": ["nowhere"]}, {"rounds": [0]}, {"audio": "mp3"}):
         with pytest.raises(InvalidError):
             filled.operations.export("csv", **wrong)
+
+
+def test_choices_and_counts_are_of_the_votes_that_stand(filled: Services) -> None:
+    everything = rows(filled, include_simulated=True)
+    choices = filled.operations.export_choices()
+    assert choices["annotators"] == sorted(set(everything["annotator"]))
+    assert choices["versions"] == sorted(set(everything["policy_a"]) | set(everything["policy_b"]))
+    assert choices["rounds"] == 1
+    one, row = everything.iloc[0], "vote_id, seq, pair_id, annotator, kind, undoes, choice"
+    rest = "simulated, source, created_at"
+    filled.store.database.execute(  # ann changes her mind on one pair, takes back another
+        f"INSERT INTO votes ({row}, {rest}) SELECT uuid(), 1000, pair_id, annotator, 'vote', NULL,"
+        f" 'tie', {rest} FROM votes WHERE vote_id = ?::UUID",
+        [one["vote_id"]],
+    )
+    assert len(rows(filled)) == 11 and one["vote_id"] not in set(rows(filled)["vote_id"])
+    filled.store.database.execute(
+        f"INSERT INTO votes ({row}, {rest}) SELECT uuid(), 1001, pair_id, annotator, 'undo',"
+        f" vote_id, NULL, {rest} FROM votes WHERE seq = 1000"
+    )
+    assert len(rows(filled)) == 11 and one["vote_id"] in set(rows(filled)["vote_id"])
 
 
 def test_a_round_ends_where_a_trained_policy_begins(filled: Services) -> None:
