@@ -57,8 +57,8 @@ from rlhf_core.reward.posterior import HeadPosterior, HeadPrior, Votes, fit_head
 from rlhf_core.reward.selection import choose_batch
 from rlhf_core.reward.trunk import batches, embed_edits, pool_edits
 
-CURVES = ("frozen", "chosen", "attributes", "scratch")
-METHODS = (*CURVES, "tuned", "real", "joined")  # those after the curves have own tables
+CURVES = ("frozen", "chosen", "tuned", "attributes", "scratch")
+METHODS = (*CURVES, "real", "joined")  # those after the curves have own tables
 SIZES = (50, 100, 200, 500, 1000, 2000)  # votes, for methods that are not below
 FEWER = {"tuned": (50, 200, 500, 2000), "scratch": (50, 200, 500, 2000)}  # these take long
 SIZES_OF: dict[str, tuple[int, ...]] = {

@@ -16,6 +16,12 @@ def names_of(rows: Rows) -> list[str]:
     return list(dict.fromkeys(row["judge"] for row in rows))
 
 
+def seeds_of(rows: Rows) -> str:
+    """How many seeds each judge has, as "5" or, where they differ, "2-3"."""
+    counts = {len({r["seed"] for r in rows if r["judge"] == name}) for name in names_of(rows)}
+    return "-".join(str(count) for count in sorted({min(counts), max(counts)}))
+
+
 def tuning(rows: Rows) -> str:
     """Markdown: fine-tuning against the frozen trunk on the same votes, and what the gate did."""
     mine = [row for row in rows if row["method"] == "tuned"]
@@ -26,8 +32,8 @@ def tuning(rows: Rows) -> str:
         means = [np.mean([row[key] for row in some]) for key in ("frozen", "accuracy", "gated")]
         cells = " | ".join(f"{mean:.3f}" for mean in means)
         taken = sum(row["accepted"] for row in some)
-        seeds = len({row["seed"] for row in some})
-        out.append(f"| {n} | {cells} | {taken} of {len(some)} | {len(names_of(some))} | {seeds} |")
+        judges = f"{len(names_of(some))} | {seeds_of(some)}"
+        out.append(f"| {n} | {cells} | {taken} of {len(some)} | {judges} |")
     return "\n".join(out) if mine else ""
 
 
@@ -51,10 +57,9 @@ def of_real_songs(rows: Rows, method: str) -> str:
             for i in range(count)
         ]
         each = " | ".join(f"{song:.3f}" for song in songs)
-        seeds = len({row["seed"] for row in some})
         out.append(
             f"| {n} | {np.median(list(acc.values())):.3f} | {acc[worst]:.3f} ({worst}) | "
-            f"{np.median(ece):.3f} | {each} | {len(acc)} | {seeds} |"
+            f"{np.median(ece):.3f} | {each} | {len(acc)} | {seeds_of(some)} |"
         )
     return "\n".join(out)
 
@@ -72,8 +77,7 @@ def table(rows: Rows, methods: Sequence[str]) -> str:
             worst = min(acc, key=lambda k: acc[k])
             out.append(
                 f"| {method} | {n} | {np.median(list(acc.values())):.3f} | {acc[worst]:.3f} "
-                f"({worst}) | {np.median(ece):.3f} | {len(acc)} | "
-                f"{len({r['seed'] for r in mine})} |"
+                f"({worst}) | {np.median(ece):.3f} | {len(acc)} | {seeds_of(mine)} |"
             )
     return "\n".join(out)
 
@@ -97,26 +101,33 @@ def by_judge(rows: Rows) -> str:
 
 
 def share_of_votes(rows: Rows) -> str:
-    """How many chosen pairs reach what random pairs reach, by the curves of the mean judge."""
+    """How many chosen pairs reach what random pairs reach, by the curves of the mean judge.
 
-    def curve(method: str) -> tuple[list[int], list[float]]:
-        mine = [r for r in rows if r["method"] == method and (r["judge"], r["seed"]) in asked]
-        sizes = sorted({r["votes"] for r in mine})
-        return sizes, [
-            float(np.mean([r["accuracy"] for r in mine if r["votes"] == n])) for n in sizes
-        ]
+    Each comparison is on the judges and seeds that have all it takes.
+    """
+    known = {(r["method"], r["votes"], r["judge"], r["seed"]): r["accuracy"] for r in rows}
 
-    asked = {(r["judge"], r["seed"]) for r in rows if r["method"] == "chosen"}
-    if not asked:
-        return ""
-    n_chosen, chosen = curve("chosen")
-    n_random, random = curve("frozen")
+    def sizes(method: str) -> list[int]:
+        return sorted({r["votes"] for r in rows if r["method"] == method})
+
     out = []
-    for n, wanted in zip(n_random, random, strict=True):
-        if chosen[0] <= wanted <= max(chosen):
-            rising = np.maximum.accumulate(chosen)
-            need = np.exp(np.interp(wanted, rising, np.log(n_chosen)))
-            out.append(f"{n} random pairs ({wanted:.3f}) = {need:.0f} chosen ({need / n:.0%})")
+    for n in sizes("frozen"):
+        for last in range(2, len(sizes("chosen")) + 1):
+            tried = sizes("chosen")[:last]
+            needed = [("chosen", m) for m in tried] + [("frozen", n)]
+            runs = sorted({key[2:] for key in known})
+            runs = [run for run in runs if all((*each, *run) in known for each in needed)]
+            if not runs:
+                break
+            *chosen, wanted = (np.mean([known[(*each, *run)] for run in runs]) for each in needed)
+            if chosen[0] <= wanted <= max(chosen):
+                rising = np.maximum.accumulate(chosen)
+                need = np.exp(np.interp(wanted, rising, np.log(tried)))
+                out.append(
+                    f"{n} random pairs ({wanted:.3f}) = {need:.0f} chosen ({need / n:.0%}; "
+                    f"{len(runs)} of judges x seeds)"
+                )
+                break
     return "; ".join(out)
 
 
