@@ -380,3 +380,12 @@ def _care(commands: Commands) -> None:
         "Show every setting, its value and where that comes from",
         "default, settings.json in the workspace, or the environment (FEEDBACK_APP_<NAME>).",
     )
+    change = settings.add(
+        "set",
+        "Write settings into settings.json",
+        "All or none: checked together first. A running app takes them when it is restarted.",
+    )
+    change.add_argument("values", nargs="+", metavar="NAME=VALUE")
+    settings.add("unset", "Take settings out of settings.json").add_argument(
+        "names", nargs="+", metavar="NAME"
+    )

@@ -1,4 +1,4 @@
-"""Commands that look after a workspace: restore, doctor, settings show.
+"""Commands that look after a workspace: restore, doctor, settings.
 
 They work where the app does not start, so they do not need it: `doctor` asks a running app, else it
 opens the workspace itself, and where that fails it says why and checks the files.
@@ -14,7 +14,7 @@ from feedback_app.backup import restore_backup
 from feedback_app.client import connected
 from feedback_app.database import Row
 from feedback_app.errors import InvalidError, WorkspaceError
-from feedback_app.settings import PREFIX, load_settings, sources_of
+from feedback_app.settings import PREFIX, change_settings, load_settings, sources_of
 from feedback_app.workspace import Workspace
 
 
@@ -50,6 +50,31 @@ def _report(workspace: Workspace) -> Row:
 
 
 def _settings(options: argparse.Namespace) -> int:
+    return _show(options) if options.action == "show" else _change(options)
+
+
+def _change(options: argparse.Namespace) -> int:
+    """Write settings or take them out, and say from when on they hold."""
+    workspace, unset = Workspace(options.workspace), getattr(options, "names", ())
+    values = {}
+    for word in getattr(options, "values", ()):
+        name, found, value = word.partition("=")
+        if not found:
+            raise InvalidError(f"{word!r} is not NAME=VALUE")
+        values[name] = value
+    if not workspace.root.is_dir():
+        raise InvalidError(f"there is no folder {workspace.root}; name one with --workspace")
+    change_settings(workspace.root, values, unset)
+    print(f"written: {workspace.root / 'settings.json'}")
+    for name in values:
+        if (source := sources_of(workspace.root)[name]) != "settings.json":
+            print(f"{name} is also set in the {source}, which is stronger")
+    if (holder := workspace.holder()) is not None:
+        print(f"the app at {holder.url or f'process {holder.pid}'} takes it when it is restarted")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
     """name = value, where it comes from; what is wrong is refused as at the start of the app."""
     root = Workspace(options.workspace).root
     sources = sources_of(root)
@@ -58,7 +83,7 @@ def _settings(options: argparse.Namespace) -> int:
         if name.endswith("_token") and value:
             shown = "(hidden)"
         print(f"{name} = {shown}  ({sources.get(name, 'default')})")
-    print(f"\nSet one in {root / 'settings.json'}, or as {PREFIX}<NAME> in the environment.")
+    print(f"\nSet one by `settings set NAME=VALUE`, or as {PREFIX}<NAME> in the environment.")
     return 0
 
 

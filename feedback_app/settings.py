@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from feedback_app.errors import InvalidError
 from feedback_app.logs import FORMATS, LEVELS
-from rlhf_core.files import read_json
+from rlhf_core.files import read_json, write_json
 
 PREFIX = "FEEDBACK_APP_"
 DRY_RUN_STEPS = 20_000  # of each round's training, likewise
@@ -158,6 +158,22 @@ def load_settings(
     return settings_from(values)
 
 
+def change_settings(
+    workspace: Path, values: Mapping[str, str], unset: Sequence[str] = ()
+) -> Settings:
+    """Write settings into settings.json, take others out of it; returns all as they then are.
+
+    Raises InvalidError, and writes nothing, where they would not be valid together.
+    """
+    _check_known({*values, *unset})
+    kept = {name: value for name, value in _from_file(workspace).items() if name not in unset}
+    kept |= {name: _typed(name, text) for name, text in values.items()}
+    settings_from(kept)
+    settings = settings_from(kept | _from_environment(None))
+    write_json(workspace / "settings.json", kept)
+    return settings
+
+
 def sources_of(workspace: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Where the value of each setting comes from that is not the default."""
     return dict.fromkeys(_from_file(workspace), "settings.json") | {
@@ -189,11 +205,14 @@ def _from_environment(environ: Mapping[str, str] | None) -> dict[str, Any]:
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
     """Checked settings from plain values; text is read as the field's type."""
-    known = {field.name: field for field in fields(Settings)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise InvalidError(f"unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
+    _check_known(values)
     return Settings(**{name: _typed(name, value) for name, value in values.items()})
+
+
+def _check_known(names: Collection[str]) -> None:
+    known = [field.name for field in fields(Settings)]
+    if unknown := sorted(set(names) - set(known)):
+        raise InvalidError(f"unknown setting {', '.join(unknown)}; known: {', '.join(known)}")
 
 
 def _typed(name: str, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,9 @@ class ExportRows:
     database: Database
 
     if TYPE_CHECKING:
-        facts: Facts
+
+        @cached_property
+        def facts(self) -> Facts: ...
 
         def secret(self, name: str) -> str: ...
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -208,3 +209,32 @@ def test_settings_are_shown_with_where_they_come_from(
     monkeypatch.setenv("FEEDBACK_APP_GAOL", "9")
     assert main(["settings", "show", "--workspace", str(tmp_path)]) == 2
     assert "unknown setting gaol" in capsys.readouterr().err
+
+
+def test_settings_are_written_all_or_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(*words: str) -> tuple[int, str]:
+        status = main(["settings", *words, "--workspace", str(tmp_path)])
+        told = capsys.readouterr()
+        return status, told.out + told.err
+
+    path = tmp_path / "settings.json"
+    assert said("set", "votes_per_pair=3", "tags=good,bad", "demucs=x")[0] == 2
+    assert not path.exists()
+    assert said("set", "votes_per_pair=3", "tags=good,bad", "log_requests=yes")[0] == 0
+    written = {"votes_per_pair": 3, "tags": ["good", "bad"], "log_requests": True}
+    assert json.loads(path.read_text()) == written
+    for wrong in ("votes_per_pair=0", "votes_per_pair=many", "assign_score=0.4", "goal", "x=1"):
+        assert said("set", "goal=9", wrong)[0] == 2
+        assert json.loads(path.read_text()) == written
+    shares = ("assign_score=0.4", "assign_random=0.4", "assign_cross=0.2")  # add up to 1 together
+    assert said("set", *shares)[0] == 0
+    monkeypatch.setenv("FEEDBACK_APP_GOAL", "30")
+    assert "FEEDBACK_APP_GOAL, which is stronger" in said("set", "goal=9")[1]
+    with closing(open_services(tmp_path, "http://here")) as services:
+        assert services.settings.votes_per_pair == 3 and services.settings.goal == 30
+        assert "http://here takes it when it is restarted" in said("set", "low_water=4")[1]
+    assert said("unset", "votes_per_pair", "tags", "log_requests")[0] == 0
+    assert "votes_per_pair = 1  (default)" in said("show")[1]
+    assert said("unset", "gaol")[0] == 2
