@@ -64,6 +64,7 @@ class Jobs:
         self._lock = threading.RLock()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._kill_at: dict[str, float] = {}
+        self._lowered: dict[str, set[int]] = {}  # by run: processes whose session was looked at
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -208,6 +209,7 @@ class Jobs:
         self.ingest.rows(run)  # of a failed run too: what it finished before stays
         if run["state"] == "running" and alive and status.get("state") != "finished":
             self._kill_if_due(run)
+            self._lower_workers(run)
         elif status.get("state") == "finished":
             self._finish(run)
         elif status.get("state") == "cancelled" or run["run_id"] in self._kill_at:
@@ -224,6 +226,12 @@ class Jobs:
     def _kill_if_due(self, run: Row) -> None:
         if time.monotonic() > self._kill_at.get(run["run_id"], float("inf")):
             processes.end_group(run["pid"], kill=True)
+
+    def _lower_workers(self, run: Row) -> None:
+        settings = self.settings
+        if settings.nice and settings.launcher and run["kind"] in settings.launcher_kinds:
+            done = self._lowered.setdefault(run["run_id"], set())
+            processes.lower_sessions_below(run["pid"], settings.nice, done)
 
     def _last_words(self, run: Row) -> str:
         log = processes.tail(self.folder(run) / "log.txt", 12)
@@ -255,6 +263,7 @@ class Jobs:
             lambda cursor: self.store.update_run(cursor, run["run_id"], **values)
         )
         self._kill_at.pop(run["run_id"], None)
+        self._lowered.pop(run["run_id"], None)
         child = self._children.pop(run["run_id"], None)
         if child is not None and child.poll() is None:
             threading.Thread(target=child.wait, daemon=True).start()  # reap it when it is gone

@@ -104,9 +104,30 @@ def lower_priority(pid: int, nice: int) -> None:
     own), the nice value of a process counts inside its session alone: the session needs one too.
     """
     try:
+        # an app that is nicer itself may not make its runs less so
+        nice = max(nice, os.getpriority(os.PRIO_PROCESS, pid))
         os.setpriority(os.PRIO_PROCESS, pid, nice)
     except ProcessLookupError:
         return  # it has ended already
+    _lower_session(pid, nice)
+
+
+def lower_sessions_below(pid: int, nice: int, done: set[int]) -> None:
+    """Let the sessions that a run's launcher made give way too; torchrun makes one a worker.
+
+    The nice value comes down to them by itself. done: leaders seen to; what is new is added.
+    """
+    for below in set(descendants(pid)) - done:
+        try:
+            leads = os.getsid(below) == below
+        except ProcessLookupError:
+            continue  # it ended while we looked
+        if leads:  # one that does not may yet
+            done.add(below)
+            _lower_session(below, nice)
+
+
+def _lower_session(pid: int, nice: int) -> None:
     for pause in (0.1, 0.3, 1.0, None):  # Linux takes ten a second from users, of all processes
         try:
             Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")

@@ -152,3 +152,34 @@ def test_a_run_gives_way_to_the_app(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+ASIDE = """
+import subprocess, sys
+sys.exit(subprocess.run(sys.argv[1:], start_new_session=True).returncode)
+"""
+PATIENT = """
+import os, sys, time
+from pathlib import Path
+from rlhf_core.runs import RunFolder, running
+share = Path("/proc/self/autogroup")
+run = RunFolder(Path(sys.argv[1]), "generate")
+with running(run):
+    until = time.monotonic() + 30
+    while share.read_text("ascii").split()[2] != sys.argv[2] and time.monotonic() < until:
+        time.sleep(0.02)
+    told = share.read_text("ascii").split()[1:]
+    run.finish({"pairs": 0, "share": told, "niceness": os.nice(0)})
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/autogroup", os.W_OK), reason="no autogroup here")
+def test_sessions_that_a_launcher_makes_give_way_too(tmp_path: Path) -> None:
+    """As torchrun does it: each worker in a session of its own."""
+    launcher = (sys.executable, "-c", ASIDE)
+    services = opened(tmp_path, PATIENT, "7", launcher=launcher, nice=7)
+    run = ended(services, services.jobs.submit("generate", {"count": 1}))
+    assert run["state"] == "finished", run["error"]
+    results = services.operations.run_view(run["run_id"])["results"]
+    assert results["share"] == ["nice", "7"] and results["niceness"] == 7
+    services.close()
