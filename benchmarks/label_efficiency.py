@@ -64,7 +64,6 @@ FEWER = {"tuned": (50, 200, 500, 2000), "scratch": (50, 200, 500, 2000)}  # thes
 SIZES_OF: dict[str, tuple[int, ...]] = {
     **FEWER,
     "chosen": (25, 50, 75, 100, 150, 200, 500, 1000, 2000),
-    "attributes": SIZES[:4],
     "real": SIZES[:3],
     "joined": SIZES[:3],
 }
