@@ -43,7 +43,7 @@ News = tuple[str, list[Any]]
 """What happened, and to what."""
 GROUP = 64
 MEGABYTE = 1024 * 1024
-LOG_MB = (2, 16)
+LOG_MB = (6, 16)
 LOG_SHARE = 16
 LOG_REVIEWED_EVERY = 4096  # transactions
 
@@ -315,10 +315,11 @@ class Database:
 
 
 def bound_log(connection: Any, path: Path) -> None:
-    """Write the log into the file once it has a sixteenth of the file's size, 2 to 16 MB.
+    """Write the log into the file once it has a sixteenth of the file's size, 6 to 16 MB.
 
     What is only in the log is in memory too, uncompressed. Writing it costs in proportion to the
-    whole table (half a second with a million votes, in which votes wait), hence the share.
+    whole table (half a second with a million votes, in which votes wait), hence the share. Not
+    less than 6: DuckDB adds what the transaction may undo, some MB where many votes came at once.
     """
     least, most = LOG_MB
     size = path.stat().st_size / MEGABYTE if path.exists() else 0
