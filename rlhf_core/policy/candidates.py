@@ -3,8 +3,8 @@
     random   both from the policy
     broad    one from a heuristic preset, so that votes also see what the policy never does
     cross    the policy against another version
-    chosen   of many candidates the two whose vote would teach the reward model most; one of them,
-             at least, is the policy's, since votes are on what it makes
+    chosen   of many candidates the two whose vote would teach the reward model most, which may be
+             two presets: without such pairs three rounds learned less (docs/policy-learning.md)
     gold     the policy against an obviously broken edit: who prefers that was not listening
 
 All randomness comes from the numpy generator of the pair; chosen pairs depend on those chosen
@@ -144,7 +144,7 @@ class Maker:
             for actions in sample(self.agent, item, rng, CHOSEN_FROM_POLICY, self.temperature)
         ]
         edits += [self._preset(item, rng) for _ in range(CHOSEN_FROM_PRESETS)]
-        possible = [(a, b) for a, b in combinations(range(len(edits)), 2) if a < CHOSEN_FROM_POLICY]
+        possible = list(combinations(range(len(edits)), 2))
         pairs: list[tuple[int, int]] = []
         for index in rng.permutation(len(possible)):  # comparing two edits is what takes time
             a, b = possible[int(index)]
