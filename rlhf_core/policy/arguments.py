@@ -36,7 +36,7 @@ examples:
 
 what to turn when (logs/training.log and the plot show it):
   the reward hardly rises       more --total_steps; a higher --kl_target, or a lower --beta (DPO)
-  edits are all alike           a lower --kl_target, a higher --entropy_weight or --beta; the
+  edits are all alike           a lower --kl_target, a higher --entropy_target or --beta; the
                                 gate says so too ("it repeats itself")
   the reward rises, listeners   the reward model is exploited: gather votes on pairs of this
   shrug                         version, --lcb 2, a lower --kl_target, fewer steps
@@ -164,7 +164,14 @@ def _algorithm_arguments(parser: argparse.ArgumentParser) -> None:
     _number(ppo, "--clip", float, PPOConfig, "limit of the probability ratio's change")
     _number(ppo, "--gamma", float, PPOConfig, "discount per beat; the reward comes at the end")
     _number(ppo, "--gae_lambda", float, PPOConfig, "1: full returns; lower: trust the value more")
-    _number(ppo, "--entropy_weight", float, PPOConfig, "reward for staying varied")
+    _number(ppo, "--entropy_weight", float, PPOConfig, "least reward for staying varied")
+    _number(
+        ppo,
+        "--entropy_target",
+        float,
+        PPOConfig,
+        "nats per decision below which that reward grows",
+    )
     ppo.add_argument(
         "--no_group_baseline",
         dest="group_baseline",

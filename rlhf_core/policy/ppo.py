@@ -6,7 +6,8 @@ Minibatches are whole episodes, because the encoder reads whole passages. Their 
     clipped objective + value_weight * value loss - entropy_weight * entropy
     + kl_weight * KL(policy || reference), exact over the ten actions of each free decision,
 
-and kl_weight follows the measured KL: up when it passes `kl_target`, down when it is well below.
+and both weights follow what they are to hold: kl_weight goes up when the KL passes `kl_target`, and
+down when it is well below; entropy_weight goes up when the entropy falls below `entropy_target`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from rlhf_core.policy.shares import averaged, my_rows, weight
 from rlhf_core.reward.parallel import average_gradients
 
 KL_WEIGHT_RANGE = (1e-3, 20.0)
-KL_WEIGHT_STEP = 1.5
+MOST_ENTROPY_WEIGHT = 1.0
+STEP, DEADBAND = 1.5, 1.2
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class PPOConfig:
     kl_target: how far from the reference the policy may settle; kl_weight is where the penalty
         begins (0 switches it off). Climbing a judge's true score for 40,000 steps, .05 and .15 win
         80-85 % and 83-88 % against the start; for 120,000 steps .15 wins 91-94 %.
+    entropy_target: nats per free decision below which entropy_weight, at least its first value,
+        grows (0 or a weight of 0: it stays). A policy that has lost its variety has nothing to
+        compare: its next training goes nowhere (docs/policy-learning.md).
     """
 
     lr: float = 5e-4
@@ -62,6 +67,7 @@ class PPOConfig:
     group_baseline: bool = True
     value_weight: float = 0.5
     entropy_weight: float = 0.01
+    entropy_target: float = 0.2
     max_grad_norm: float = 0.5
     update_kl: float = 0.03
     kl_target: float = 0.15
@@ -86,13 +92,21 @@ def minibatches(rollout: Rollout, episodes: int, generator: torch.Generator) -> 
     return list(torch.split(rows, episodes))
 
 
+def adapted(weight: float, excess: float, least: float, most: float) -> float:
+    """A penalty's weight after an update. excess: how often its target what was measured is."""
+    if excess > DEADBAND:
+        return min(most, weight * STEP)
+    return max(least, weight / STEP) if excess < 1 / DEADBAND else weight
+
+
 class PPOTrainer:
-    """Updates one agent. State beside the weights: the optimiser and the KL penalty's weight."""
+    """Updates one agent. State beside the weights: the optimiser and the two adaptive weights."""
 
     def __init__(self, agent: Agent, reference: Agent, config: PPOConfig | None = None) -> None:
         self.agent, self.reference = agent, reference
         self.config = config or PPOConfig()
         self.kl_weight = self.config.kl_weight
+        self.entropy_weight = self.config.entropy_weight
         self.optimizer = torch.optim.Adam(
             agent.parameters(), lr=self.config.lr, eps=1e-5, fused=True
         )
@@ -119,12 +133,14 @@ class PPOTrainer:
                 stopped = True
                 break
         result = {key: sum(log[key] for log in logs) / len(logs) for key in logs[0]}
-        result["kl_reference"] = sum(log["kl_reference"] for log in epoch) / len(epoch)
-        self._adapt(result["kl_reference"])
+        for key in ("kl_reference", "entropy"):
+            result[key] = sum(log[key] for log in epoch) / len(epoch)  # where it ended
+        self._adapt(result["kl_reference"], result["entropy"])
         result["explained_variance"] = explained_variance(
             rollout.values, returns, rollout.batch.valid
         )
-        result |= {"kl_weight": self.kl_weight, "stopped_early": float(stopped)}
+        result |= {"kl_weight": self.kl_weight, "entropy_weight": self.entropy_weight}
+        result["stopped_early"] = float(stopped)
         return result
 
     def _advantages(self, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +181,7 @@ class PPOTrainer:
         value = value_loss(values, returns[mine], part.batch.valid)
         randomness = masked_mean(entropy(log_probs), part.free)
         drift = masked_mean(kl_categorical(log_probs, reference[mine]), part.free)
-        loss = policy - config.entropy_weight * randomness
+        loss = policy - self.entropy_weight * randomness
         if config.kl_weight > 0:
             loss = loss + self.kl_weight * drift
         loss = decisions * loss + beats * config.value_weight * value
@@ -186,18 +202,24 @@ class PPOTrainer:
         weights = dict.fromkeys(log, decisions) | {"value_loss": beats, "grad_norm": 1.0}
         return averaged(log, weights)
 
-    def _adapt(self, drift: float) -> None:
-        if self.config.kl_weight <= 0:
-            return
-        low, high = KL_WEIGHT_RANGE
-        if drift > 1.2 * self.config.kl_target:
-            self.kl_weight = min(high, self.kl_weight * KL_WEIGHT_STEP)
-        elif drift < self.config.kl_target / 1.2:
-            self.kl_weight = max(low, self.kl_weight / KL_WEIGHT_STEP)
+    def _adapt(self, drift: float, randomness: float) -> None:
+        config = self.config
+        if config.kl_weight > 0:
+            self.kl_weight = adapted(self.kl_weight, drift / config.kl_target, *KL_WEIGHT_RANGE)
+        lack = config.entropy_target / max(randomness, 1e-9)
+        self.entropy_weight = adapted(
+            self.entropy_weight, lack, config.entropy_weight, MOST_ENTROPY_WEIGHT
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "kl_weight": self.kl_weight}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "kl_weight": self.kl_weight,
+            "entropy_weight": self.entropy_weight,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.kl_weight = float(state["kl_weight"])
+        # trainings of before this one adapted, too, had the weight of their settings throughout
+        self.entropy_weight = float(state.get("entropy_weight", self.config.entropy_weight))

@@ -48,6 +48,22 @@ def test_ppo_learns_to_cut(
     assert sum(rewards[-3:]) > sum(rewards[:3]) + 0.9
 
 
+def test_variety_is_held_at_its_target(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+) -> None:
+    """The best edit is one and the same: without a target the policy ends in it, all alike."""
+    config = TrainingConfig(total_steps=12_000, n_steps=600, save_interval=100_000)
+    varied = {}
+    for target in (0.0, 1.2):
+        agent = copy_of(small_agent).requires_grad_(True)
+        ppo = replace(FREE, entropy_target=target)
+        trainer = RLHFTrainer(agent, items, likes_cuts, tmp_path / str(target), config, ppo=ppo)
+        trainer.train()
+        varied[target] = trainer.columns["entropy"][-2:]
+    assert max(varied[0.0]) < 0.4, varied
+    assert min(varied[1.2]) > 0.8, varied  # 1.2 within the dead band, and some room
+
+
 def test_the_kl_penalty_holds_the_policy_back(
     small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
 ) -> None:
