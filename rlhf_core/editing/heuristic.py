@@ -224,7 +224,7 @@ class _Draft:
 
     def loop_beats(self, count: int) -> None:
         for _ in range(count):
-            anywhere = self._rng.random() < 0.3
+            anywhere = self._rng.random() < 0.3 or not self._bar_ends()
             spans = [(b, b + 1) for b in range(self.n)] if anywhere else self._bar_ends()
             span = self._choose(spans, lambda a, b: self.join_cost(b, a))
             if span is None:

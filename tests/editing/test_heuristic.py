@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rlhf_core.audio.demo_songs import demo_song
@@ -26,6 +26,7 @@ from tests.editing.strategies import random_item
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(8, 96), st.integers(1, 8), st.sampled_from([*PRESETS]))
+@example(29076, 8, 3, "long")  # a passage without a downbeat
 def test_edits_are_legal_and_audible(seed: int, n: int, bar: int, preset: str) -> None:
     rng = np.random.default_rng(seed)
     state, passage = random_item(rng, n, bar)
