@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,14 +80,19 @@ def button(act: str, of: object, label: str, *, kind: str = "plain", why: str = 
 
 
 def choice(act: str, label: str, options: Sequence[tuple[str, str]], chosen: str | None) -> Html:
-    """A list with one chosen; another choice asks for `act` of it. options: (value, label)."""
+    """A list with one chosen; another choice asks for `act` of it. options: (value, label).
+
+    Gradio patches HTML in place, node by node, and a select keeps what somebody chose by its place
+    in the list; so another list is an element of another name, which is put in the old one's place.
+    """
     rows = "".join(
         f'<option value="{esc(value)}"{" selected" if value == chosen else ""}>{esc(name)}</option>'
         for value, name in options
     )
+    name = f"fa-list-{zlib.crc32(rows.encode()):08x}"
     return Html(
-        f'<label class="fa-choice"><span>{esc(label)}</span>'
-        f'<select data-act="{esc(act)}">{rows}</select></label>'
+        f'<{name}><label class="fa-choice"><span>{esc(label)}</span>'
+        f'<select data-act="{esc(act)}" autocomplete="off">{rows}</select></label></{name}>'
     )
 
 
