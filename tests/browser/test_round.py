@@ -219,9 +219,15 @@ def test_07_a_policy_is_proposed_though_the_server_dies_meanwhile(studio: Studio
     studio.open_tab("Train")
     state = page.wait_for_function(ENDED, arg=[run_id, "examples"], timeout=WAIT).json_value()
     assert state == "finished", page.locator("#run-status").inner_text()
-    page.locator("#run-picker select").select_option(run_id)
+    for last in (False, False, True):  # seen once: another run took the place of the one picked
+        page.locator("#run-picker select").select_option(run_id)
+        try:
+            expect(page.locator("#run-curves")).to_contain_text("Entropy", timeout=15_000)
+            break
+        except AssertionError:
+            if last:
+                raise
     expect(label).to_have_text(run_id)
-    expect(page.locator("#run-curves")).to_contain_text("Entropy")
     studio.open_tab("Versions")
     expect(page.locator("#policy-versions")).to_contain_text("policy_v2", timeout=WAIT)
 
