@@ -95,10 +95,18 @@ def chosen(listed: Sequence[Row], picked: str, shown: str = "") -> str | None:
 
 
 def show(
-    operations: Any, watch: Watch, picked: str, seen: str = "", listed: str = ""
+    operations: Any,
+    watch: Watch,
+    picked: str,
+    seen: str = "",
+    listed: str = "",
+    found: Sequence[Row] | None = None,
 ) -> dict[Any, Any]:
-    """What is to change on a page that shows what the marks `seen` and `listed` say."""
-    found = operations.list_runs(LISTED)
+    """What is to change on a page that shows what the marks `seen` and `listed` say.
+
+    found: the runs, where they are known already.
+    """
+    found = operations.list_runs(LISTED) if found is None else found
     run_id = chosen(found, picked, run_of(listed))
     view = operations.run_view(run_id) if run_id else None
     waiting = operations.queue()
@@ -159,9 +167,9 @@ def wire(
     outputs = [*watch.shown(), watch.picked, said]
 
     def poll(picked: str, seen: str, listed: str, before: str) -> dict[Any, Any]:
-        over = [run["run_id"] for run in operations.list_runs(LISTED) if run["state"] in runs.ENDED]
-        done = ",".join(over)
-        changed = show(operations, watch, picked, seen, listed)
+        found = operations.list_runs(LISTED)
+        done = ",".join(run["run_id"] for run in found if run["state"] in runs.ENDED)
+        changed = show(operations, watch, picked, seen, listed, found)
         return changed | ({} if done == before else {ended: done} | choices())
 
     def act(data: Any, picked: str) -> dict[Any, Any]:

@@ -12,7 +12,7 @@ import gradio as gr
 import pytest
 
 from feedback_app.arguments import build_parser
-from feedback_app.ui import data_views, library, research, runs
+from feedback_app.ui import actions, data_views, library, research, runs
 from feedback_app.ui.run_watch import chosen
 from tests.app.fake_operations import NASTY, FakeOperations
 
@@ -261,6 +261,16 @@ def test_files_that_are_not_taken_in_are_told_with_their_reason() -> None:
     html = library.taken_in(answer)
     assert "1 song taken in; analysis is running" in html
     assert "<td>&lt;b&gt;.txt</td><td>not audio</td>" in html
+
+
+def test_another_list_is_another_element() -> None:
+    """Gradio patches HTML by position, and a select that was used keeps its place in the list."""
+
+    def element(options: str, chosen: str) -> str:
+        return actions.choice("show", "Run", [(c, c) for c in options], chosen).split(">")[0]
+
+    assert element("abc", "b") == element("abc", "b")
+    assert len({element("abc", "b"), element("abc", "c"), element("xabc", "b")}) == 3
 
 
 def test_which_run_is_shown() -> None:
