@@ -8,7 +8,13 @@ from typing import Any
 
 from feedback_app.commands_figures import add_find, add_people, add_results
 from feedback_app.exchange.query import AUDIO, POOLS, SPLITS, SUFFIXES
-from feedback_app.settings import DRY_RUN_STEPS, POLICY_STEPS
+from feedback_app.settings import (
+    DRY_RUN_STEPS,
+    POLICY_STEPS,
+    REBUILT_DEMO_SONGS,
+    REBUILT_PAIRS,
+    REBUILT_STEPS,
+)
 from rlhf_core.manner import add_arguments as add_manner
 from rlhf_core.tastes import LISTENING, READING, listed
 
@@ -264,9 +270,12 @@ def _training(commands: Commands) -> None:
         "It hears your library and demo songs, and no votes; a few minutes on two cores. Reward\n"
         "models trained on votes from then on (`retrain-reward`) start from it.",
     )
-    bootstrap.add_argument("--demo-songs", type=int, default=40, help="beside your own (40)")
-    bootstrap.add_argument("--steps", type=int, default=2000, help="of training (2000)")
-    bootstrap.add_argument("--pairs", type=int, default=12000, help="synthetic pairs (12000)")
+    for flag, default, about in (
+        ("--demo-songs", REBUILT_DEMO_SONGS, "beside your own"),
+        ("--steps", REBUILT_STEPS, "of training"),
+        ("--pairs", REBUILT_PAIRS, "synthetic pairs"),
+    ):
+        bootstrap.add_argument(flag, type=int, default=default, help=f"{about} ({default})")
     bootstrap.add_argument("--seed", type=int, default=0)
     reward = commands.add("retrain-reward", "Train a reward model on the votes so far")
     reward.add_argument("--include-simulated", action="store_true")

@@ -13,7 +13,12 @@ from feedback_app.errors import ConflictError, InvalidError
 from feedback_app.jobs import read_status
 from feedback_app.operations_base import Base, plain, policy_settings
 from feedback_app.readings import metrics_of, results_of
-from feedback_app.settings import POLICY_STEPS
+from feedback_app.settings import (
+    POLICY_STEPS,
+    REBUILT_DEMO_SONGS,
+    REBUILT_PAIRS,
+    REBUILT_STEPS,
+)
 
 SHIPPED = Path(rlhf_core.__file__).parent / "models/reward_model_v8_long/reward_model_final.pt"
 MAX_COUNT = 2000
@@ -84,7 +89,11 @@ class TrainingOperations(Base):
         return {"run_id": self._rank(reward, self._newest_unranked(reward))}
 
     def rebuild_bootstrap(
-        self, demo_songs: int = 40, steps: int = 2000, pairs: int = 12000, seed: int = 0
+        self,
+        demo_songs: int = REBUILT_DEMO_SONGS,
+        steps: int = REBUILT_STEPS,
+        pairs: int = REBUILT_PAIRS,
+        seed: int = 0,
     ) -> Row:
         """A bootstrap reward model of this library's songs and so many demo songs, without votes.
 

@@ -18,8 +18,10 @@ from feedback_app.logs import FORMATS, LEVELS
 from rlhf_core.files import read_json, write_json
 
 PREFIX = "FEEDBACK_APP_"
-DRY_RUN_STEPS = 20_000  # of each round's training, likewise
 POLICY_STEPS = 100_000  # of a training, as of `train_rlhf`, unless another number is asked for
+DRY_RUN_STEPS = 20_000  # of each round's training, likewise
+# A bootstrap of one's own library, likewise.
+REBUILT_DEMO_SONGS, REBUILT_STEPS, REBUILT_PAIRS = 40, 2000, 12_000
 
 
 @dataclass(frozen=True)
