@@ -9,7 +9,7 @@ votes so far (less those withheld for the gate), trains the policy from its pare
 unseen songs, and measures with the judge's true order on *other* unseen songs: win rate against
 the first policy, against the parent, and against the best heuristic preset.
 
-Of a round's 150 votes the last 24 are on cross pairs: what the proposed policy and its parent made
+Of a round's 150 votes the last 24 (`--cross`) are on cross pairs: what the proposed policy and its parent made
 of the same passage. They settle the gate's verdict (`policy.settling`: taken with a probability of
 90 % of being better, the gate's own evidence and the votes' together), as an annotator does whom
 the app shows both versions, and later rounds learn from them: they are what a reward hears of the
@@ -27,7 +27,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,32 +35,27 @@ import numpy as np
 import torch
 from judged_pool import noise_for
 from loop_report import report, summary
+from loop_setup import Settings, Setup, prepare
 from numpy.typing import NDArray
 
 from rlhf_core.editing.dynamics import PassageBatch
-from rlhf_core.evaluation import evaluate_policy, pick
+from rlhf_core.evaluation import evaluate_policy
 from rlhf_core.files import read_json, write_json
 from rlhf_core.judges import JUDGES, Judge, cast_vote
 from rlhf_core.policy import comparison
 from rlhf_core.policy.agent import Agent, load_policy, save_policy
 from rlhf_core.policy.candidates import Maker, plan_pools
-from rlhf_core.policy.comparison import Edits, edits_by, edits_of_agent, win_rate
+from rlhf_core.policy.comparison import Edits, edits_of_agent, win_rate
 from rlhf_core.policy.dpo import DPOConfig
-from rlhf_core.policy.gate import gate_trunk, integration_of, judging_reward
-from rlhf_core.policy.imitation import imitate
+from rlhf_core.policy.gate import integration_of, judging_reward
 from rlhf_core.policy.ppo import PPOConfig
 from rlhf_core.policy.rewards import Item, LearnedRewards
 from rlhf_core.policy.rollout import collect
 from rlhf_core.policy.settling import settle
-from rlhf_core.policy.songs import load_items
 from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
 from rlhf_core.policy.votes import VotePairs
-from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward
+from rlhf_core.reward.checkpoint import RewardCheckpoint
 from rlhf_core.reward.dataset import Vote
-from rlhf_core.reward.learned_reward_integration import (
-    LearnedRewardConfig,
-    find_default_checkpoint,
-)
 from rlhf_core.reward.training import fit_reward
 from rlhf_core.reward.withholding import split_votes
 from rlhf_core.types import Passage
@@ -68,58 +63,8 @@ from rlhf_core.types import Passage
 DEFAULT_JUDGES = ("mixture", "tight", "clean_joins", "energy_build")
 ALGORITHMS = ("ppo", "dpo", "votes")  # votes: DPO on the votes themselves
 SHARES = {"broad": 0.3, "chosen": 0.4}  # of the votes on the parent's own pairs
-CROSS = 24  # of a round's votes, on pairs of the proposal and its parent
 LEGS = 2  # the policy is measured so often on its way through a round
-GATE_PASSAGES, JUDGE_PASSAGES, LEG_PASSAGES = 40, 60, 16
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What makes a cell's figures; cells of other settings are other cells."""
-
-    votes: int = 150
-    rounds: int = 3
-    steps: int = 102_400
-    learned: str = "lower-bound"
-    lcb: float = LearnedRewardConfig.lcb
-    kl_target: float = PPOConfig.kl_target
-    lr: float = PPOConfig.lr
-    minibatch: int = PPOConfig.minibatch_episodes
-    beta: float = DPOConfig.beta
-
-    def marks(self) -> str:
-        """The settings that are not the usual ones, as part of a folder's name."""
-        changed = {k: v for k, v in asdict(self).items() if v != getattr(Settings(), k)}
-        return "".join(f"-{name}{value}" for name, value in changed.items())
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What all cells share. gate and judge: unseen passages of different songs."""
-
-    train: list[Item]
-    gate: list[Item]
-    judge: list[Item]
-    first: Agent
-    bootstrap: RewardCheckpoint
-    trunk: RewardCheckpoint
-    known: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
-
-    @property
-    def states(self) -> dict[str, Any]:
-        return {state.song_id: state for state, _ in self.train}
-
-    def standards(self, judge: Judge) -> dict[str, NDArray[np.float64]]:
-        """Scores (P, 4) of the first policy and of every preset, which no round changes."""
-        if judge.name not in self.known:
-            score = judge.score
-            edits = {"first": edits_of_agent(self.first, self.judge, 4, 12, score)} | {
-                name: edits_by(make, self.judge, 4, score)
-                for name, make in comparison.baselines(0).items()
-                if name.startswith("heuristic")
-            }
-            self.known[judge.name] = {name: made.scores for name, made in edits.items()}
-        return self.known[judge.name]
+LEG_PASSAGES = 16
 
 
 class Cell:
@@ -207,7 +152,9 @@ class Cell:
         """Simulated votes on pairs of the parent's edits, presets' among them."""
         maker = Maker(parent, "parent", reward=integration_of(chooser))
         rows = []
-        for index, pool in enumerate(plan_pools(self.settings.votes - CROSS, SHARES, rng)):
+        for index, pool in enumerate(
+            plan_pools(self.settings.votes - self.settings.cross, SHARES, rng)
+        ):
             item = self._any_item(rng)
             a, b = maker.pair(pool, item, rng)
             actions = np.stack([a.actions, b.actions])
@@ -218,7 +165,7 @@ class Cell:
         self, agent: Agent, parent: Agent, rng: np.random.Generator, number: int
     ) -> tuple[list[dict[str, Any]], int, int]:
         """Votes on pairs of both versions, and how many are for the new one and for the old."""
-        items = [self._any_item(rng) for _ in range(CROSS)]
+        items = [self._any_item(rng) for _ in range(self.settings.cross)]
         batch = PassageBatch.from_passages(items)
         noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
         new, old = (collect(each, batch, noise).actions.numpy() for each in (agent, parent))
@@ -253,8 +200,12 @@ class Cell:
             "b_first": bool(rng.random() < 0.5),
         }
 
+    def _parts(self, rows: Sequence[dict[str, Any]]) -> tuple[list[Vote], list[Vote]]:
+        """Votes to learn from, and those withheld for the gate."""
+        return split_votes([vote_of(row) for row in rows], self.settings.withheld)
+
     def _fit(self, rows: Sequence[dict[str, Any]]) -> RewardCheckpoint:
-        learned, _ = split_votes([vote_of(row) for row in rows])
+        learned, _ = self._parts(rows)
         fitted = fit_reward(learned, self.setup.states, self.setup.bootstrap, {}, seed=self.seed)
         return fitted.checkpoint
 
@@ -266,7 +217,7 @@ class Cell:
         agent, reference = copy_of(parent).requires_grad_(True), copy_of(parent)
         integration = integration_of(reward)
         integration.config = replace(integration.config, lcb=settings.lcb)
-        learned, _ = split_votes([vote_of(row) for row in rows])
+        learned, _ = self._parts(rows)
         votes = VotePairs(learned, self.setup.states) if self.algorithm == "votes" else None
         trainer = RLHFTrainer(
             agent,
@@ -314,7 +265,7 @@ class Cell:
         return seen
 
     def _gate(self, agent: Agent, parent: Agent, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        _, withheld = split_votes([vote_of(row) for row in rows])
+        _, withheld = self._parts(rows)
         judge = judging_reward(withheld, self.setup.states, self.setup.trunk, self.seed + 1)
         with torch.no_grad():
             results = evaluate_policy(
@@ -358,26 +309,6 @@ def vote_of(row: dict[str, Any]) -> Vote:
         row["strength"], row["pool"], Passage(*row["passage"]), a, b, "", "", row["b_first"],
         "train",
     )  # fmt: skip
-
-
-def prepare(args: argparse.Namespace) -> Setup:
-    train = load_items(args.train_dir, None, "train")
-    unseen = load_items(args.test_dir, None, "train")
-    songs = list(dict.fromkeys(state.song_id for state, _ in unseen))
-    gate = set(songs[: len(songs) * 2 // 5])
-    path = args.out / "policy_first.pt"
-    if not path.is_file():
-        agent, _ = imitate(train, 0)
-        save_policy(path, agent)
-    bootstrap = load_reward(args.reward_model or find_default_checkpoint(Path())[0])
-    return Setup(
-        train,
-        pick([item for item in unseen if item[0].song_id in gate], GATE_PASSAGES, 0),
-        pick([item for item in unseen if item[0].song_id not in gate], JUDGE_PASSAGES, 0),
-        load_policy(path),
-        bootstrap,
-        load_reward(args.gate_trunk or gate_trunk()),
-    )
 
 
 def main() -> None:
