@@ -9,11 +9,11 @@ votes so far (less those withheld for the gate), trains the policy from its pare
 unseen songs, and measures with the judge's true order on *other* unseen songs: win rate against
 the first policy, against the parent, and against the best heuristic preset.
 
-Of a round's 150 votes the last 24 (`--cross`) are on cross pairs: what the proposed policy and its parent made
-of the same passage. They settle the gate's verdict (`policy.settling`: taken with a probability of
-90 % of being better, the gate's own evidence and the votes' together), as an annotator does whom
-the app shows both versions, and later rounds learn from them: they are what a reward hears of the
-edits that it was exploited by.
+Of a round's 150 votes the last 24 (`--cross`) are on cross pairs: what the proposed policy and its
+parent made of the same passage. They settle the gate's verdict (`policy.settling`: taken with a
+probability of 90 % of being better, the gate's own evidence and the votes' together), as an
+annotator does whom the app shows both versions, and later rounds learn from them: they are what a
+reward hears of the edits that it was exploited by.
 
 Every finished round is a file OUT/<cell>/round_N.json beside its policy; a second start goes on
 where the first stopped (`--minutes` stops it between two rounds). OUT/results.json, OUT/table.md,
