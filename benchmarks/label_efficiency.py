@@ -39,14 +39,14 @@ from typing import Any
 import numpy as np
 import torch
 from judged_pool import GROUP, Array, Pool, answers, load_pool, of_songs, songs_of, vote
-from label_tables import by_judge, of_real_songs, plot, share_of_votes, table, tuning
+from label_tables import by_judge, of_real_songs, plot, share_of_votes, table, tuning, write_csv
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from rlhf_core.audio_judges import AUDIO_JUDGES
 from rlhf_core.devices import native_bf16
 from rlhf_core.editing.attributes import ATTRIBUTE_NAMES
-from rlhf_core.files import sha256_of, write_json
+from rlhf_core.files import sha256_of
 from rlhf_core.judges import JUDGES
 from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward, spread_within
 from rlhf_core.reward.finetuning import REACH, Pooled, gate, tune
@@ -332,7 +332,7 @@ def main() -> None:
         "--trunks", nargs="+", default=[], metavar="", help="NAME CHECKPOINT… for real and joined"
     )
     parser.add_argument("--minutes", type=float, help="begin nothing new after so long")
-    parser.add_argument("--docs", type=Path, help="also write label-efficiency.json and .png here")
+    parser.add_argument("--docs", type=Path, help="also write label-efficiency.csv and .png here")
     args = parser.parse_args()
     args.cache = args.cache or args.lab / "label_efficiency"
     torch.set_num_threads(1)
@@ -353,9 +353,7 @@ def main() -> None:
             print(f"\n{method}, {name or 'this bootstrap'}:", of_real_songs(some, method), sep="\n")
     if args.docs:
         plot(rows, CURVES, args.docs / "label-efficiency.png")
-        write_json(
-            args.docs / "label-efficiency.json", {"bootstrap": bench.key, "rows": [*rows, *others]}
-        )
+        write_csv([*rows, *others], args.docs / "label-efficiency.csv")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from rlhf_core.files import write_text
+
 Rows = list[dict[str, Any]]
 
 
@@ -129,6 +131,18 @@ def share_of_votes(rows: Rows) -> str:
                 )
                 break
     return "; ".join(out)
+
+
+def write_csv(rows: Rows, path: Path) -> None:
+    """Every figure behind the tables, a line each. key: the bootstrap's; songs: accuracy on each
+    real song left out; frozen, gated, accepted: of fine-tuning."""
+    import pandas as pd
+
+    columns = ["method", "trunks", "key", "judge", "seed", "votes", "accuracy", "ece"]
+    made = pd.DataFrame(rows)
+    made["songs"] = [" ".join(f"{x:.4f}" for x in row.get("songs", ())) for row in rows]
+    made = made[[*columns, "frozen", "gated", "accepted", "songs"]].sort_values(columns[:6])
+    write_text(path, made.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
 
 
 def plot(rows: Rows, methods: Sequence[str], path: Path) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+import duckdb
+
 from feedback_app import doctor
 from feedback_app.backup import restore_backup
 from feedback_app.client import connected
@@ -40,7 +42,7 @@ def _report(workspace: Workspace) -> Row:
         with connected(workspace.root) as caller:
             found: Row = caller.call("doctor")
             return found
-    except (WorkspaceError, InvalidError) as error:
+    except (WorkspaceError, InvalidError, duckdb.Error) as error:
         report = doctor.examine(workspace, None, 0)
         mend = "see the message; for a damaged file: `restore` the last backup into a new folder"
         report["findings"].append(

@@ -1,8 +1,8 @@
 """Is a workspace whole? What is wrong with it is told with what to do about it.
 
-Four areas: the workspace (folders, room, leftovers of crashes), the database (rows that contradict
-each other), audio files (there, and the songs' content as their names say), checkpoints and
-snapshots (SHA-256 as recorded; inside, the checksums of the archive). Nothing is changed.
+Four areas: the workspace (folders, room, leftovers of crashes), the database (every table can be
+read, rows that contradict each other), audio files (the songs' content is as their names say,
+renders are whole), checkpoints and snapshots (SHA-256 as recorded). Nothing is changed.
 """
 
 from __future__ import annotations
@@ -11,20 +11,37 @@ import os
 import re
 import shutil
 import time
-import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any, Protocol
 
+import duckdb
+
 from feedback_app.database import Row
+from feedback_app.doctor_files import (
+    checkpoint_problem,
+    content_problem,
+    file_problem,
+    sound_problem,
+)
+from feedback_app.quack import first_line
 from feedback_app.workspace import FOLDERS, Workspace
-from rlhf_core.files import sha256_of
 
 ERROR, WARNING = "error", "warning"
 MEGABYTE = 1024 * 1024
-LEFTOVER = re.compile(r"^\..+\.[0-9a-f]{8}\.\w+(\.wal)?$|^\.backup-.+\.partial$")
-OLD_S = 3600.0
+# What this project calls a file or folder until it is whole: `atomic_path`, snapshots, exports,
+# backups and what `restore` copies.
+LEFTOVER = re.compile(
+    r"\..+\.[0-9a-f]{8}\.\w+(\.wal)?|\.(record-|export-)?[0-9a-f]{32}(\.parquet)?|\.file-\w+"
+    r"|\.backup-.+\.partial|\..+\.part"
+)
+OLD_S = 24 * 3600.0  # nothing takes a day to write
+TABLES = (
+    "SELECT table_name AS name FROM duckdb_tables()"
+    " WHERE database_name = current_database() AND NOT internal ORDER BY 1"
+)
+RESTORE = "stop the app, keep the file, and `restore` the last backup into a new folder"
 FAULTS = (
     # what the rows are, how many there are, and what to do
     ("votes of pairs that do not exist",
@@ -75,9 +92,14 @@ def examine(workspace: Workspace, database: Rows | None, min_free_mb: int) -> Ro
 
     def take(area: str, found: Iterator[Finding | None]) -> None:
         """None is a thing that is in order."""
-        things = list(found)
-        checked[area] = checked.get(area, 0) + len(things)
-        findings.extend(thing for thing in things if thing is not None)
+        checked.setdefault(area, 0)
+        try:
+            for thing in found:
+                checked[area] += 1
+                findings.extend([] if thing is None else [thing])
+        except duckdb.Error as error:
+            text = f"{area}: the rest was not checked, the database does not tell it"
+            findings.append(Finding("database", ERROR, f"{text} ({first_line(error)})", RESTORE))
 
     take("workspace", _workspace(workspace, min_free_mb))
     take("snapshots", _snapshots(workspace))
@@ -109,12 +131,21 @@ def _workspace(workspace: Workspace, min_free_mb: int) -> Iterator[Finding | Non
     else:
         yield None
     for path in sorted(workspace.root.rglob(".*")):
-        if LEFTOVER.match(path.name) and time.time() - path.stat().st_mtime > OLD_S:
+        if LEFTOVER.fullmatch(path.name) and time.time() - path.stat().st_mtime > OLD_S:
             yield Finding("workspace", WARNING, f"{path.relative_to(workspace.root)} was left half "
                           "written by a process that ended", f"rm -r {path}")  # fmt: skip
 
 
 def _database(database: Rows) -> Iterator[Finding | None]:
+    """Read every table to its end: DuckDB checks a block's checksum when it is read."""
+    for row in database.rows(TABLES):
+        try:
+            database.rows(f'SELECT bit_xor(hash(t)) AS content FROM "{row["name"]}" AS t')
+        except duckdb.Error as error:
+            yield Finding("database", ERROR, f"table {row['name']} is damaged "
+                          f"({first_line(error)})", RESTORE)  # fmt: skip
+        else:
+            yield None
     for what, sql, mend in FAULTS:
         (count,) = database.rows(sql)[0].values()
         yield Finding("database", ERROR, f"{count} {what}", mend) if count else None
@@ -124,28 +155,29 @@ def _songs(workspace: Workspace, database: Rows) -> Iterator[Finding | None]:
     for row in database.rows(
         "SELECT song_id, path, title FROM songs WHERE status NOT IN ('failed', 'removed')"
     ):
-        path, name = workspace.resolve(row["path"]), f"song {row['title']!r}"
-        if not path.is_file():
-            yield Finding("audio", ERROR, f"{name}: {row['path']} is missing",
-                          "put it back from a backup, or add the same file again")  # fmt: skip
-        elif not sha256_of(path).startswith(row["song_id"]):
-            yield Finding("audio", ERROR, f"{name}: {row['path']} has changed since it was added",
-                          "put it back from a backup: its beats and pairs are of the old content"
-                          )  # fmt: skip
-        else:
+        problem = file_problem(
+            workspace.resolve(row["path"]), partial(content_problem, digest=row["song_id"])
+        )
+        if problem is None:
             yield None
+        else:
+            yield Finding("audio", ERROR, f"song {row['title']!r}: {row['path']} {problem}",
+                          "put it back from a backup, or add the same file again: its beats and "
+                          "pairs are of that content")  # fmt: skip
 
 
 def _audio(workspace: Workspace, database: Rows) -> Iterator[Finding | None]:
     """Renders of pairs that people still hear."""
     stored = database.rows(
-        "SELECT pair_id, unnest([original_path, a.audio_path, b.audio_path]) AS path FROM pairs"
+        "SELECT pair_id, unnest([original_path, a.audio_path, b.audio_path]) AS path,"
+        " unnest([original_duration_s, a.duration_s, b.duration_s]) AS seconds FROM pairs"
         " JOIN edits AS a ON a.edit_id = edit_a JOIN edits AS b ON b.edit_id = edit_b"
         " WHERE NOT retired"
     )
     broken: dict[str, list[str]] = {}
     for row in stored:
-        problem = _file_problem(workspace.resolve(row["path"]))
+        look = partial(sound_problem, duration_s=row["seconds"])
+        problem = file_problem(workspace.resolve(row["path"]), look)
         if problem is None:
             yield None
         else:
@@ -156,53 +188,32 @@ def _audio(workspace: Workspace, database: Rows) -> Iterator[Finding | None]:
                       )  # fmt: skip
 
 
-def _file_problem(path: Path) -> str | None:
-    if not path.is_file():
-        return "is missing"
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head not in (b"fLaC", b"RIFF", b"OggS") and path.suffix.lower() != ".mp3":
-        return "is not audio"
-    return None
-
-
 def _checkpoints(workspace: Workspace, database: Rows) -> Iterator[Finding | None]:
+    """Of every version its checkpoint and those that lie beside it."""
     for table in ("policies", "reward_models"):
         for row in database.rows(f"SELECT version, path FROM {table}"):
-            problem = checkpoint_problem(workspace.resolve(row["path"]))
-            if problem is None:
-                yield None
-            else:
-                yield Finding("checkpoints", ERROR, f"{row['version']}: {row['path']} {problem}",
-                              "put it back from a backup or from its run's folder, or train again"
-                              )  # fmt: skip
-
-
-def checkpoint_problem(path: Path) -> str | None:
-    """What is wrong with a checkpoint's file, from outside: this process loads no torch."""
-    if not path.is_file():
-        return "is missing"
-    recorded = path.with_name(f"{path.name}.sha256")
-    if recorded.is_file():
-        if recorded.read_text(encoding="utf-8").split()[:1] == [sha256_of(path)]:
-            return None
-        return "has changed since it was taken in (its SHA-256 is another)"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        return f"is damaged ({error})"
-    return None if damaged is None else f"is damaged (at {damaged})"
+            named = workspace.resolve(row["path"])
+            beside = [p for p in sorted(named.parent.glob("*.pt")) if not p.name.startswith(".")]
+            for path in dict.fromkeys((named, *beside)):
+                problem = checkpoint_problem(path)
+                if problem is None:
+                    yield None
+                else:
+                    shown = workspace.relative(path)
+                    yield Finding("checkpoints", ERROR, f"{row['version']}: {shown} {problem}",
+                                  "put it back from a backup or from its run's folder, or train "
+                                  "again")  # fmt: skip
 
 
 def _snapshots(workspace: Workspace) -> Iterator[Finding | None]:
     for path in sorted(workspace.snapshots.rglob("*.parquet")):
         if not re.fullmatch(r"[0-9a-f]{64}", path.stem):
             continue
-        if sha256_of(path) == path.stem:
+        problem = file_problem(path, partial(content_problem, digest=path.stem))
+        if problem is None:
             yield None
         else:
-            yield Finding("snapshots", ERROR, f"{path.name} is not the content of its name",
+            yield Finding("snapshots", ERROR, f"{path.name} {problem}",
                           "remove it; the run that used it can be told by its results.json only"
                           )  # fmt: skip
 

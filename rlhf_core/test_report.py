@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf_core.audio.feature_table import BEAT_FEATURES, FEATURE_VERSION, INPUT_FEATURES
+from rlhf_core.audio.feature_table import BEAT_FEATURES, FEATURE_VERSION
 from rlhf_core.checkpoints import load_checkpoint
 from rlhf_core.command_line import guarded
 from rlhf_core.editing import dynamics
@@ -31,6 +31,7 @@ from rlhf_core.files import sha256_of
 from rlhf_core.plots import reliability_figure, save_figure
 from rlhf_core.reward.checkpoint import KIND, RewardCheckpoint, load_reward
 from rlhf_core.reward.metrics import wilson_interval
+from rlhf_core.reward.model import LearnedRewardModel
 from rlhf_core.reward.report_text import metrics_text, values_text
 from rlhf_core.types import AudioState, BeatGrid, Passage
 
@@ -76,9 +77,9 @@ def weight_checks(weights: Mapping[str, Tensor]) -> list[Check]:
     ]
 
 
-def made_up_passage(normaliser: tuple[Tensor, Tensor]) -> dynamics.PassageBatch:
+def made_up_passage(normaliser: tuple[Tensor, Tensor], seed: int = 0) -> dynamics.PassageBatch:
     """A passage of synthetic beats that are usual for the checkpoint's songs."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     noise = rng.standard_normal((N_BEATS, BEAT_FEATURES))
     mean, std = (x.double().cpu().numpy() for x in normaliser)
     grid = BeatGrid(
@@ -100,30 +101,50 @@ def padded(batch: dynamics.PassageBatch) -> dynamics.PassageBatch:
     )
 
 
-def reward_checks(checkpoint: RewardCheckpoint) -> list[Check]:
-    """Scores are finite, do not hear padding, and hear every action."""
-    model = checkpoint.model
-    batch = made_up_passage((model.normaliser.mean, model.normaliser.std))
-    plain = torch.zeros(1, N_BEATS, dtype=torch.long)
-    edits = plain.repeat(N_ACTIONS, 1)
+def scores_of_actions(model: LearnedRewardModel, batch: dynamics.PassageBatch) -> Tensor:
+    """(N_ACTIONS,) scores of a passage's edits in which one beat has each action, all others KEEP.
+
+    The first is KEEP: the passage as it is.
+    """
+    edits = torch.zeros(N_ACTIONS, N_BEATS, dtype=torch.long)
     edits[torch.arange(N_ACTIONS), 8] = torch.arange(N_ACTIONS)
     same = torch.zeros(N_ACTIONS, dtype=torch.long)
     with torch.no_grad():
-        scores = model(*dynamics.reward_inputs(batch.select(same), edits))
-        beyond = torch.full((1, PADDING), int(Action.CUT))
-        features, ids, valid = dynamics.reward_inputs(padded(batch), torch.cat([plain, beyond], 1))
-        ids = torch.where(valid, ids, int(Action.CUT))
-        moved = float((model(features, ids, valid) - scores[:1]).abs())
+        scores: Tensor = model(*dynamics.reward_inputs(batch.select(same), edits))
+    return scores
+
+
+def moved_by_padding(model: LearnedRewardModel, batch: dynamics.PassageBatch) -> float:
+    """By how much room behind the passage, with cuts in it, changes the score of the passage."""
+    plain = torch.zeros(1, N_BEATS, dtype=torch.long)
+    beyond = torch.full((1, PADDING), int(Action.CUT))
+    features, ids, valid = dynamics.reward_inputs(padded(batch), torch.cat([plain, beyond], 1))
+    ids = torch.where(valid, ids, int(Action.CUT))
+    with torch.no_grad():
+        alone = model(*dynamics.reward_inputs(batch, plain))
+        return float((model(features, ids, valid) - alone).abs())
+
+
+def reward_checks(checkpoint: RewardCheckpoint) -> list[Check]:
+    """Scores are finite, do not hear padding, and hear every action and the song."""
+    model = checkpoint.model
+    normaliser = (model.normaliser.mean, model.normaliser.std)
+    batch, another = (made_up_passage(normaliser, seed) for seed in (0, 1))
+    scores, elsewhere = scores_of_actions(model, batch), scores_of_actions(model, another)
+    # What is identified are differences within a passage: on other beats those are others.
+    apart = float(((scores - scores[0]) - (elsewhere - elsewhere[0])).abs().max())
+    moved = moved_by_padding(model, batch)
     spread = max(checkpoint.sigma, 1e-9)
     deaf = [ACTION_NAMES[i] for i in range(1, N_ACTIONS) if scores[i] == scores[0]]
     mean = checkpoint.mean.double()
     agrees = torch.allclose(model.head.weight[0].double(), mean, atol=1e-5, rtol=1e-4)
     eigenvalues = torch.linalg.eigvalsh(checkpoint.covariance.double())
+    scales = (checkpoint.mu, checkpoint.sigma)
     return [
         ("scores are finite", bool(torch.isfinite(scores).all()), f"{float(scores[0]):.4f}"),
         ("padding changes nothing", moved < TOLERANCE * spread, f"moved by {moved:.2e}"),
         ("every action changes the score", not deaf, ", ".join(deaf) or "yes"),
-        ("reads 125 values a beat", features.shape[-1] == INPUT_FEATURES, str(features.shape[-1])),
+        ("what sounds changes the score", apart > TOLERANCE * spread, f"by {apart:.2e}"),
         ("the head is the posterior's mean", agrees, "yes" if agrees else "no"),
         (
             "the covariance is one",
@@ -131,8 +152,8 @@ def reward_checks(checkpoint: RewardCheckpoint) -> list[Check]:
             f"smallest eigenvalue {float(eigenvalues[0]):.2e}",
         ),
         (
-            "frozen scales",
-            checkpoint.sigma > 0,
+            "mu and sigma are those of the reference edits",
+            bool(np.allclose(scales, checkpoint.reference.scale_of(checkpoint.mean), rtol=1e-4)),
             f"mu {checkpoint.mu:.3f}, sigma {checkpoint.sigma:.3f}, dense "
             f"{checkpoint.reference.dense_mu:.3f}, {checkpoint.reference.dense_sigma:.3f}",
         ),
@@ -188,6 +209,9 @@ def _not_finite(values: Mapping[str, Any], inside: str = "") -> Iterable[str]:
             yield f"{inside}{name}"
         elif isinstance(value, Mapping):
             yield from _not_finite(value, f"{inside}{name}.")
+        elif isinstance(value, (list, tuple)):
+            listed = {str(place): item for place, item in enumerate(value)}
+            yield from _not_finite(listed, f"{inside}{name}.")
 
 
 def inference_checks(path: Path, kind: str, content: dict[str, Any]) -> list[Check]:

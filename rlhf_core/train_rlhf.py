@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from rlhf_core.audio.library import find_songs
 from rlhf_core.checkpoints import lineage, load_checkpoint
 from rlhf_core.command_line import guarded
 from rlhf_core.devices import advising, backend, check_device, own_device, use_threads
@@ -38,7 +38,7 @@ from rlhf_core.reward.learned_reward_integration import (
     LearnedRewardIntegration,
     find_default_checkpoint,
 )
-from rlhf_core.reward.parallel import process_group
+from rlhf_core.reward.parallel import everyones, process_group, quietly_elsewhere
 from rlhf_core.reward.withholding import parts_of
 from rlhf_core.runs import RunFolder, running
 
@@ -53,6 +53,7 @@ OLD_OUTPUTS = (
     "logs/training_history.json",
     "logs/training.log",
     "logs/training_progress.png",
+    "logs/tensorboard",
     "config.json",
     "status.json",
     "metrics.jsonl",
@@ -61,17 +62,22 @@ OLD_OUTPUTS = (
 
 
 def _reward_source(
-    settings: LearnedRewardConfig, args: argparse.Namespace, reference: Agent, seed: int
+    settings: LearnedRewardConfig,
+    args: argparse.Namespace,
+    reference: Agent,
+    seed: int,
+    home: Path,
 ) -> tuple[RewardSource, LearnedRewardConfig]:
     """Where rewards come from, and its settings with the path that was taken.
 
+    home: where the default reward model is looked for first.
     Training on votes needs no reward model; where none is found its reward is the dense one
     alone (only for watching), and that is said.
     """
     path = settings.checkpoint_path
     if path is None:
         try:
-            found, where = find_default_checkpoint(args.output_dir)
+            found, where = find_default_checkpoint(home)
         except CheckpointError:
             if args.preferences is None:
                 raise
@@ -142,12 +148,23 @@ def _resumed(path: Path | None) -> dict[str, Any] | None:
     return content
 
 
-def _make_room(output_dir: Path, resuming: bool) -> None:
-    """Rename what an older run left; a resumed one goes on with its own files."""
-    for pattern in ("results.json",) if resuming else OLD_OUTPUTS:
-        for path in sorted(output_dir.glob(pattern)):
+def _make_room(args: argparse.Namespace) -> None:
+    """Rename what an older training left in --output_dir, unless that is the one that goes on.
+
+    Where --policy or --reference is among it, its new name is taken, by all processes.
+    """
+    models: Path = args.output_dir / "models"
+    goes_on = args.checkpoint is not None and args.checkpoint.resolve().parent == models.resolve()
+    for pattern in ("results.json",) if goes_on else OLD_OUTPUTS:
+        for path in sorted(args.output_dir.glob(pattern)):
+            was = path.resolve()
             moved = set_aside(path)
             logger.info("%s was there already and is now %s", path, moved)
+            for name in ("policy", "reference"):
+                given = getattr(args, name)
+                if given is not None and given.resolve() == was:
+                    setattr(args, name, moved)
+    args.policy, args.reference = everyones((args.policy, args.reference))[0]
 
 
 def _rewrite_metrics(run: RunFolder, trainer: RLHFTrainer) -> None:
@@ -157,20 +174,21 @@ def _rewrite_metrics(run: RunFolder, trainer: RLHFTrainer) -> None:
         run.metric(**row)
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Train as the arguments say; the results."""
+def run(args: argparse.Namespace, home: Path | None = None) -> dict[str, Any]:
+    """Train as the arguments say; the results. home: as `_reward_source` says (--output_dir)."""
+    home = home or args.output_dir
     _check(args)
     content = _resumed(args.checkpoint)
     settings = settings_of(args, content["training"] if content else None)
     if args.preferences is not None and settings.training.algorithm != "dpo":
         raise ConfigError("--preferences is for --algorithm dpo; PPO learns from a reward model")
     use_threads(args.threads)
-    _make_room(args.output_dir, content is not None)
+    _make_room(args)
     folder = RunFolder(args.output_dir, "train-policy", _plain(settings, args))
     with running(folder):
         folder.status("running", 0.0, "loading songs")
         items = load_items(args.data_dir, args.cache_dir, args.split)
-        trainer = _trainer(args, content, settings, items, folder)
+        trainer = _trainer(args, content, settings, items, folder, home)
         if content is not None:
             trainer.restore(args.checkpoint, content["training"])
             _rewrite_metrics(folder, trainer)
@@ -187,7 +205,8 @@ def _held_out(args: argparse.Namespace, items: Sequence[Item]) -> tuple[Sequence
 
     The latter are of the data folder's test/, where it has one, else some of the passages.
     """
-    if args.split != "test" and any((args.data_dir / "test").glob("*.*")):
+    test = args.data_dir / "test"
+    if args.split != "test" and test.is_dir() and find_songs(test):
         return items, shuffled(load_items(args.data_dir, args.cache_dir, "test"))
     trained_on, held_out = hold_out(items)
     if held_out:
@@ -201,6 +220,7 @@ def _trainer(
     settings: Settings,
     items: Sequence[Item],
     folder: RunFolder,
+    home: Path,
 ) -> RLHFTrainer:
     seed = settings.training.seed
     trained_on, held_out = _held_out(args, items)
@@ -215,7 +235,7 @@ def _trainer(
         reference = copy_of(agent)
     reference.requires_grad_(False)
     reward, reward_config = _reward_source(
-        replace(settings.reward, device=args.device), args, reference, seed
+        replace(settings.reward, device=args.device), args, reference, seed, home
     )
     votes, snapshot = _votes(args, items, held_out)
     made_from = lineage(
@@ -259,10 +279,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if rank == 0:
                 run(args)
                 return
-            # The others only lend their hands; what they write is nobody's.
-            with tempfile.TemporaryDirectory() as folder:
-                args.output_dir = Path(folder)
-                run(args)
+            home = args.output_dir
+            with quietly_elsewhere() as folder:  # the others only lend their hands
+                args.output_dir = folder
+                run(args, home)
 
     return guarded(body, stopped)
 

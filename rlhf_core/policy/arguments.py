@@ -47,7 +47,8 @@ what to turn when (logs/training.log and the plot show it):
 outputs, under --output_dir: models/policy_best.pt (chosen on passages that are held out: those
 of DATA/test, else one in eight; the version to use), models/policy_final.pt,
 models/checkpoint_{N}.pt, logs/training_history.json, logs/training.log,
-logs/training_progress.png, and metrics.jsonl, status.json, results.json for the app.
+logs/training_progress.png (drawn again every --plot_every updates), with --tensorboard
+logs/tensorboard, and metrics.jsonl, status.json, results.json for the app.
 What is there already is renamed, unless --checkpoint goes on with it.
 """
 

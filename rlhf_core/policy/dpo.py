@@ -98,6 +98,23 @@ class PairBatch:
         )
 
 
+def ranked_pairs(rewards: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs of edits of one passage, each edit in one pair: rows (N,) of the better and the worse.
+
+    Among E edits of a passage the k-th best meets the (k + E / 2)-th, so that no pair is of two
+    edits that are nearly alike; of an odd number the middle one is left out.
+    rewards (B,); group (B,) long, which passage each edit is of.
+    """
+    better, worse = [], []
+    for number in range(int(group.max()) + 1):
+        rows = (group == number).nonzero().squeeze(1)
+        ranked = rows[rewards[rows].argsort(descending=True, stable=True)]
+        half = len(ranked) // 2
+        better.append(ranked[:half])
+        worse.append(ranked[len(ranked) - half :])
+    return torch.cat(better), torch.cat(worse)
+
+
 def edit_log_prob(log_probs: Tensor, edits: Rollout, mean: bool = False) -> Tensor:
     """Log-probability of whole edits, summed (or averaged) over free decisions: -> (B,)."""
     chosen = taken(log_probs, edits.actions)

@@ -3,7 +3,8 @@
 A file is a row of TFRecords: length (8 bytes, little-endian), masked CRC-32C of those, the payload,
 masked CRC-32C of it. A payload is an Event message: wall_time (field 1, double), step (2, varint),
 file_version (3, string, in the first record only), summary (5) of values (1) with tag (1) and
-simple_value (2, float). Source: tensorflow/core/util/event.proto and lib/io/record_writer.cc.
+simple_value (2, float), or session_log (7) of a status (1; 1 means start).
+Source: tensorflow/core/util/event.proto and lib/io/record_writer.cc.
 """
 
 from __future__ import annotations
@@ -73,6 +74,10 @@ class EventFile:
             if name != "step" and isinstance(value, int | float) and math.isfinite(value)
         )
         self._write(b"\x10" + _varint(step) + _field(5, summary))
+
+    def resumed(self, step: int) -> None:
+        """Say that training goes on from `step`: what older files hold from there on is undone."""
+        self._write(b"\x10" + _varint(step) + _field(7, b"\x08\x01"))
 
     def _write(self, event: bytes) -> None:
         event = b"\x09" + struct.pack("<d", time.time()) + event

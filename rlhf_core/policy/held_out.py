@@ -10,6 +10,7 @@ docs/policy-learning.md.)
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from rlhf_core.reward.dataset import Vote
 
 PASSAGES, EDITS = 48, 96  # at most so many passages, about so many edits of them in all
 ONE_IN = 8  # of the passages to train on, where there are no songs to test on
+logger = logging.getLogger(__name__)
 
 
 def shuffled(items: Sequence[Item]) -> list[Item]:
@@ -103,13 +105,29 @@ class HeldOut:
         if self.best is None:
             return None
         return {
-            "content": self.best.content, "paid": self.best.paid, "highest": self.highest
+            "content": self.best.content, "paid": self.best.paid, "highest": self.highest,
+            "passages": self._names(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any] | None) -> None:
-        if state is not None:
-            self.best = Standing(state["content"], tuple(state["paid"]))
-            self.highest = tuple(state["highest"])
+        """Take over a `state`. One of other passages is left: what was earned there says nothing
+        about these.
+        """
+        if state is None:
+            return
+        mine = self._names()
+        # checkpoints of before passages were named have their number alone
+        if len(state["highest"]) != len(mine) or state.get("passages", mine) != mine:
+            logger.warning(
+                "the held-out passages are not those that the checkpoint was measured on: the best "
+                "one is chosen anew from here on"
+            )
+            return
+        self.best = Standing(state["content"], tuple(state["paid"]))
+        self.highest = tuple(state["highest"])
+
+    def _names(self) -> list[list[str | int]]:
+        return [[state.song_id, p.start_beat, p.end_beat] for state, p in self.items]
 
 
 def surely_less(new: NDArray[np.float64], highest: NDArray[np.float64]) -> bool:

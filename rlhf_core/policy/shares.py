@@ -41,3 +41,13 @@ def averaged(log: dict[str, float], weights: dict[str, float]) -> dict[str, floa
     values = torch.tensor([log[key] * weights.get(key, 1.0) for key in log], dtype=torch.double)
     distributed.all_reduce(values)
     return dict(zip(log, (values / size).tolist(), strict=True))
+
+
+def anyone(flag: bool) -> bool:
+    """Whether any process says so: all of them then do the same, and none waits for the others."""
+    _, size = world()
+    if size == 1:
+        return flag
+    said = torch.tensor(int(flag))
+    distributed.all_reduce(said)
+    return bool(said)

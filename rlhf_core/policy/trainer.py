@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from rlhf_core import history
@@ -29,12 +28,13 @@ from rlhf_core.errors import CheckpointError, ConfigError, DataError
 from rlhf_core.plots import save_training_plot
 from rlhf_core.policy.agent import Agent, agent_content, agent_from_content, save_policy
 from rlhf_core.policy.commands import log_file, stop_request
-from rlhf_core.policy.dpo import DPOConfig, DPOTrainer, PairBatch
+from rlhf_core.policy.dpo import DPOConfig, DPOTrainer, PairBatch, ranked_pairs
 from rlhf_core.policy.event_file import EventFile
 from rlhf_core.policy.held_out import HeldOut
 from rlhf_core.policy.ppo import PPOConfig, PPOTrainer
 from rlhf_core.policy.rewards import EditRewards, Item, RewardSource
 from rlhf_core.policy.rollout import Rollout, collect
+from rlhf_core.policy.shares import anyone
 from rlhf_core.policy.votes import VotePairs
 from rlhf_core.runs import RunFolder
 
@@ -42,6 +42,19 @@ ALGORITHMS = ("ppo", "dpo")
 SUMMED_UP = 5  # updates over which a result's figures are averaged: one is mostly luck
 MONITOR_EPISODES = 16
 HELD_OUT_EVERY = 5  # updates
+LOGGED = (  # in lines of the log; the history has all
+    "total_reward",
+    "learned_reward",
+    "dense_reward",
+    "policy_loss",
+    "value_loss",
+    "accuracy",
+    "margin",
+    "kl_reference",
+    "entropy",
+    "keep_ratio",
+)
+NEWER = {"ppo": ("held_out_reward", "entropy_weight"), "dpo": ("held_out_reward",)}
 logger = logging.getLogger(__name__)
 
 
@@ -142,7 +155,8 @@ class RLHFTrainer:
                 total,
                 len(self.items),
             )
-            while self.step < total and not stop.is_set():
+            stopping = False
+            while self.step < total and not (stopping := anyone(stop.is_set())):
                 before = self.step
                 row = self._update()
                 self._record(row)
@@ -151,7 +165,7 @@ class RLHFTrainer:
                 bar.set_postfix(
                     reward=f"{row['total_reward']:+.3f}", kl=f"{row['kl_reference']:.3f}"
                 )
-            if stop.is_set() and self.step < total:
+            if stopping:
                 self._interrupted()
             return self._finish()
 
@@ -223,17 +237,7 @@ class RLHFTrainer:
             share = min(1.0, self.step / self.config.total_steps)
             self.run.progress(share, f"step {self.step} of {self.config.total_steps}")
         level = logging.INFO if row["episode"] % self.config.log_every == 0 else logging.DEBUG
-        shown = (
-            "total_reward",
-            "learned_reward",
-            "dense_reward",
-            "policy_loss",
-            "value_loss",
-            "kl_reference",
-            "entropy",
-            "keep_ratio",
-        )
-        text = "  ".join(f"{k} {row[k]:.4f}" for k in shown if row.get(k) is not None)
+        text = "  ".join(f"{k} {row[k]:.4f}" for k in LOGGED if row.get(k) is not None)
         logger.log(level, "episode %d  step %d  %s", row["episode"], row["step"], text)
         if (row["episode"] + 1) % self.config.plot_every == 0:
             self._write_history()
@@ -291,7 +295,8 @@ class RLHFTrainer:
         path = self._save(f"checkpoint_{self.step}.pt")
         self._write_history()
         logger.warning(
-            "stopped at step %d. To go on, give the same command with --checkpoint %s",
+            "stopped at step %d. To go on, give the same command with --checkpoint %s, "
+            "without --policy and --reference",
             self.step,
             path,
         )
@@ -362,27 +367,13 @@ class RLHFTrainer:
         self.columns = history.validate(
             {name: list(values) for name, values in state["history"].items()}, str(path)
         )
-        if self.columns:  # trainings of before this column was
-            self.columns.setdefault("held_out_reward", [None] * len(self.columns["step"]))
+        if self.columns:  # trainings of before these columns were
+            for name in NEWER[self.config.algorithm]:
+                self.columns.setdefault(name, [None] * len(self.columns["step"]))
         self.held_out.restore(state.get("held_out"))
         self.step, self.episode = state["step"], state["episode"]
-
-
-def ranked_pairs(rewards: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs of edits of one passage, each edit in one pair: rows (N,) of the better and the worse.
-
-    Among E edits of a passage the k-th best meets the (k + E / 2)-th, so that no pair is of two
-    edits that are nearly alike; of an odd number the middle one is left out.
-    rewards (B,); group (B,) long, which passage each edit is of.
-    """
-    better, worse = [], []
-    for number in range(int(group.max()) + 1):
-        rows = (group == number).nonzero().squeeze(1)
-        ranked = rows[rewards[rows].argsort(descending=True, stable=True)]
-        half = len(ranked) // 2
-        better.append(ranked[:half])
-        worse.append(ranked[len(ranked) - half :])
-    return torch.cat(better), torch.cat(worse)
+        if self.events is not None:
+            self.events.resumed(self.step)
 
 
 def copy_of(agent: Agent) -> Agent:

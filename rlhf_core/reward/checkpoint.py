@@ -15,6 +15,7 @@ Votes identify differences within a passage only, so sigma is the deviation with
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,7 @@ def reward_from_content(data: dict[str, Any], name: str, device: str = "cpu") ->
             metrics=dict(data["metrics"]),
             lineage=dict(data["lineage"]),
         )
+        _check(checkpoint, name)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
         # Of a wrong shape, torch names the tensor on the second line.
         first = " ".join(line.strip() for line in str(error).splitlines()[:2])
@@ -173,7 +175,6 @@ def reward_from_content(data: dict[str, Any], name: str, device: str = "cpu") ->
             f"{name}: the reward checkpoint is not whole ({type(error).__name__}: {first}). "
             "Restore it from a backup or train again."
         ) from error
-    _check(checkpoint, name)
     return checkpoint
 
 
@@ -188,15 +189,40 @@ def _prior(data: dict[str, Any]) -> HeadPrior:
 
 
 def _check(checkpoint: RewardCheckpoint, name: str) -> None:
-    width = checkpoint.model.config.embedding
+    width, reference, prior = (
+        checkpoint.model.config.embedding,
+        checkpoint.reference,
+        checkpoint.prior,
+    )
+    square = (width, width)
     shapes = (tuple(checkpoint.mean.shape), tuple(checkpoint.covariance.shape))
-    if shapes != ((width,), (width, width)):
+    if shapes != ((width,), square):
         raise CheckpointError(f"{name}: posterior of shapes {shapes} for {width} dimensions")
+    if (prior.family.shape, prior.isotropic.shape) != (square, square):
+        raise CheckpointError(f"{name}: its prior is of another width than its {width} dimensions")
+    known = (len(reference.passage), width)
+    if tuple(reference.embeddings.shape) != known:
+        raise CheckpointError(
+            f"{name}: reference edits of shape {tuple(reference.embeddings.shape)}, not {known}"
+        )
     tensors = [checkpoint.mean, checkpoint.covariance, *checkpoint.model.state_dict().values()]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         raise CheckpointError(f"{name}: holds weights that are not finite. Train it again.")
-    if not (checkpoint.sigma > 0 and checkpoint.reference.dense_sigma > 0):
+    arrays = [prior.family, prior.isotropic, reference.embeddings.cpu().numpy()]
+    arrays += [] if prior.directions is None else [prior.directions]
+    if not all(bool(np.isfinite(array).all()) for array in arrays):
+        raise CheckpointError(f"{name}: its prior or its reference edits are not finite")
+    _check_scales(checkpoint, name)
+
+
+def _check_scales(checkpoint: RewardCheckpoint, name: str) -> None:
+    """An infinite sigma would make every reward 0, a mu that is none every reward none."""
+    reference = checkpoint.reference
+    scales = (checkpoint.mu, checkpoint.sigma, reference.dense_mu, reference.dense_sigma)
+    if not all(map(math.isfinite, scales)):
+        raise CheckpointError(f"{name}: scales {scales} must be finite numbers. Train it again.")
+    if not (checkpoint.sigma > 0 and reference.dense_sigma > 0):
         raise CheckpointError(
-            f"{name}: sigma {checkpoint.sigma} and {checkpoint.reference.dense_sigma} must be "
+            f"{name}: sigma {checkpoint.sigma} and {reference.dense_sigma} must be "
             "positive: the reward would not tell edits apart. Train it again."
         )

@@ -57,9 +57,14 @@ class LearnedRewardConfig:
     def __post_init__(self) -> None:
         if self.learned not in LEARNED:
             raise ConfigError(f"learned is {self.learned!r}, must be one of {', '.join(LEARNED)}")
-        numbers = (self.learned_reward_weight, self.dense_reward_weight, self.reward_scale)
-        if not all(math.isfinite(x) and x >= 0 for x in (*numbers, self.lcb)):
-            raise ConfigError(f"reward weights, scale and lcb must be finite and >= 0, got {self}")
+        numbers = (self.learned_reward_weight, self.dense_reward_weight, self.lcb)
+        if not all(math.isfinite(x) and x >= 0 for x in numbers):
+            raise ConfigError(f"reward weights and lcb must be finite and >= 0, got {self}")
+        if not (math.isfinite(self.reward_offset) and 0 < self.reward_scale < math.inf):
+            raise ConfigError(
+                f"reward_scale must be finite and > 0 and reward_offset finite, got {self}; for no "
+                "learned reward set its weight to 0"
+            )
         if not self.clamp_reward[0] < self.clamp_reward[1]:
             raise ConfigError(f"clamp_reward must be (low, high), got {self.clamp_reward}")
 
@@ -192,6 +197,11 @@ class LearnedRewardIntegration:
     def _raw(self, features: Tensor, action_ids: Tensor, mask: Tensor | None) -> Tensor:
         """w·phi (B,) of (B, T, 125), or of one edit (T, 125) as a batch of one."""
         features, action_ids = torch.as_tensor(features), torch.as_tensor(action_ids)
+        if action_ids.dtype == torch.bool or action_ids.is_floating_point():
+            raise DataError(
+                f"action ids are whole numbers, got {action_ids.dtype}: was the mask, or were "
+                "features, passed in their place?"
+            )
         valid = torch.ones_like(action_ids, dtype=torch.bool) if mask is None else mask
         if features.ndim == 2:
             features, action_ids, valid = features[None], action_ids[None], valid[None]

@@ -90,13 +90,13 @@ def report_text(metrics: Mapping[str, Any]) -> list[str]:
 
 def _ceilings(metrics: Mapping[str, Any]) -> list[str]:
     lines = []
-    for key, name, who in (
-        ("consistency", "repeats", "people repeat their own answer"),
-        ("agreement", "comparisons", "two people agree on a pair"),
+    for key, name, who, why in (
+        ("consistency", "repeats", "people repeat their own answer", "nobody was asked twice"),
+        ("agreement", "comparisons", "two people agree on a pair", "no pair was asked of two"),
     ):
         found = metrics.get(key)
         if found is None:
-            lines.append(f"  how often {who}: not known, nobody was asked twice")
+            lines.append(f"  how often {who}: not known, {why}")
             continue
         between = ""
         if "ceiling_low" in found:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import PASSWORD
 
-from feedback_app.doctor import checkpoint_problem
+from feedback_app.doctor_files import checkpoint_problem
 from feedback_app.services import Services, open_services
 from feedback_app.store_runs import ENDED
 from rlhf_core.audio.library import load_song

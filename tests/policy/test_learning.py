@@ -17,11 +17,11 @@ from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import ConfigError
 from rlhf_core.policy.agent import Agent
-from rlhf_core.policy.dpo import DPOConfig, DPOTrainer, PairBatch
+from rlhf_core.policy.dpo import DPOConfig, DPOTrainer, PairBatch, ranked_pairs
 from rlhf_core.policy.ppo import PPOConfig, PPOTrainer
 from rlhf_core.policy.rewards import EditRewards, Item, RewardSource
 from rlhf_core.policy.rollout import collect, evaluate
-from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of, ranked_pairs
+from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
 from rlhf_core.policy.votes import VotePairs
 from rlhf_core.reward.dataset import Vote
 from rlhf_core.types import Passage
