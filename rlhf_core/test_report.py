@@ -153,7 +153,7 @@ def reward_checks(checkpoint: RewardCheckpoint) -> list[Check]:
         ),
         (
             "mu and sigma are those of the reference edits",
-            bool(np.allclose(scales, checkpoint.reference.scale_of(checkpoint.mean), rtol=1e-4)),
+            bool(np.allclose(scales, checkpoint.reference.scale_of(mean), rtol=1e-4, atol=1e-6)),
             f"mu {checkpoint.mu:.3f}, sigma {checkpoint.sigma:.3f}, dense "
             f"{checkpoint.reference.dense_mu:.3f}, {checkpoint.reference.dense_sigma:.3f}",
         ),

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from matplotlib.image import imread
+from torch import Tensor
 
 from rlhf_core import test_report
 from rlhf_core.checkpoints import load_checkpoint, save_checkpoint
 from rlhf_core.errors import CheckpointError
-from rlhf_core.reward.checkpoint import KIND, load_reward
+from rlhf_core.reward.checkpoint import KIND, RewardCheckpoint, load_reward
 from rlhf_core.reward.dataset import read_snapshot
+from rlhf_core.reward.model import LearnedRewardModel
 from rlhf_core.reward.report_text import reliability_text, values_text
 from rlhf_core.reward.training import fit_reward
 from rlhf_core.types import AudioState
@@ -64,11 +66,16 @@ def wrong_posterior(content: Content) -> None:
     content["posterior"]["mean"] = content["posterior"]["mean"][:-1]
 
 
-def no_feeling(content: Content) -> None:
-    content["reference"]["sigma"] = 0.0
+def scale(name: str, value: float) -> Callable[[Content], object]:
+    """One of the frozen scales of the rewards, changed."""
+    return lambda content: content["reference"].update({name: value})
 
 
-DAMAGES = {
+def odd_list(content: Content) -> None:
+    content["metrics"]["reliability"] = [{"votes": 3, "stated": float("inf")}]
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "truncated": (truncated, 2, "damaged"),
     "flipped byte": (flipped_byte, 2, "checksum"),
     "no checkpoint": (no_checkpoint, 2, "damaged or is not one"),
@@ -81,7 +88,31 @@ DAMAGES = {
     "nan weight": (changed(nan_weight), 1, "FAIL all finite: token.weight"),
     "wrong shape": (changed(wrong_shape), 1, "token.weight"),
     "wrong posterior": (changed(wrong_posterior), 1, "posterior of shapes"),
-    "no spread": (changed(no_feeling), 1, "must be positive"),
+    "no spread": (changed(scale("sigma", 0.0)), 1, "must be positive"),
+    "rewards all 0": (changed(scale("sigma", float("inf"))), 1, "must be finite numbers"),
+    "rewards all nan": (changed(scale("mu", float("nan"))), 1, "must be finite numbers"),
+    "dense all nan": (changed(scale("dense_mu", float("nan"))), 1, "must be finite numbers"),
+    "other scale": (changed(scale("sigma", 9.0)), 1, "FAIL mu and sigma are those of the"),
+    "nan prior": (changed(lambda c: c["prior"]["family"].fill_(torch.nan)), 1, "not finite"),
+    "short prior": (changed(lambda c: c["prior"]["isotropic"].resize_(2, 2)), 1, "its prior is"),
+    "short reference": (
+        changed(lambda c: c["reference"].update(embeddings=torch.zeros(3, 2))),
+        1,
+        "not (192, 96)",
+    ),
+    "other head": (changed(lambda c: c["model"]["head.weight"].add_(1)), 1, "FAIL the head is"),
+    "no covariance": (
+        changed(lambda c: c["posterior"]["covariance"].neg_()),
+        1,
+        "FAIL the covariance is one",
+    ),
+    "dead weights": (
+        changed(lambda c: c["model"]["blocks.1.qkv.weight"].zero_()),
+        1,
+        "zero: blocks.1.qkv.weight",
+    ),
+    "no weights": (changed(lambda c: c["model"].clear()), 1, "FAIL there are weights"),
+    "odd list": (changed(odd_list), 1, "FAIL figures are finite: reliability.0.stated"),
     "odd figure": (changed(lambda c: c["metrics"].update(ece=float("nan"))), 1, "ece"),
 }
 
@@ -98,6 +129,32 @@ def test_each_kind_of_damage_fails_and_is_named(
     said = capsys.readouterr()
     assert word in said.out + said.err
     assert ("FAIL" in said.out) == (status == 1)
+
+
+def loud(model: LearnedRewardModel, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """The historic mistake: what lies behind a passage's end counts."""
+    return features[..., 0].sum(1) + ids.float().mean(1)
+
+
+def deaf(model: LearnedRewardModel, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """Knows what was done, and nothing of the song."""
+    return (ids * mask).sum(1).float()
+
+
+@pytest.mark.parametrize(
+    ("forward", "failing"),
+    [(loud, "padding changes nothing"), (deaf, "what sounds changes the score")],
+)
+def test_a_network_with_a_historic_mistake_fails(
+    forward: Callable[..., Tensor],
+    failing: str,
+    checkpoint: RewardCheckpoint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert all(holds for _, holds, _ in test_report.reward_checks(checkpoint))
+    monkeypatch.setattr(LearnedRewardModel, "forward", forward)
+    found = {what: holds for what, holds, _ in test_report.reward_checks(checkpoint)}
+    assert not found[failing] and found["every action changes the score"]
 
 
 def test_no_flipped_bit_is_read_as_something_else(tmp_path: Path) -> None:
@@ -141,7 +198,13 @@ def test_a_report_is_shown_whole_and_drawn(
     for word in (
         *("accuracy  95 % interval", "this version", "length only", "keep ratio only"),
         *("actions shuffled", "audio zeroed", "attributes only", "knowing nothing"),
-        *("simulated_second", "repeat their own answer 100.0%", "said  came  votes", "prior_scale"),
+        *(
+            "simulated_second",
+            "repeat their own answer 100.0%",
+            "no pair was asked of two",
+            "said  came  votes",
+            "prior_scale",
+        ),
     ):
         assert word in said, word
     assert "…" not in said and max(map(len, said.splitlines())) < 140
