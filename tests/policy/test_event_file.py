@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_core.policy import event_file
 from rlhf_core.policy.event_file import EventFile, crc32c
+
+# By tensorboard 2.21.0: `RecordWriter` on `Event(wall_time=1.5, …).SerializeToString()` of a file
+# version, of step 70,000 with two values, and of `SessionLog(status=START)` at step 300.
+BY_TENSORBOARD = (
+    "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c"
+    "46000000000000007235b9a509000000000000f83f10f0a2042a370a1c0a15747261696e696e672f746f74616c5f"
+    "72657761726415000080be0a170a10747261696e696e672f656e74726f7079150000803f740b2c24"
+    "100000000000000095fbfe1809000000000000f83f10ac023a020801713b788a"
+)
 
 
 def test_crc32c_known_answers() -> None:
@@ -31,12 +41,25 @@ def test_records_are_whole_and_hold_the_numbers(tmp_path: Path) -> None:
     assert payloads[1][9:12] == b"\x10\xac\x02"  # step 300 as a varint
 
 
+def test_the_bytes_are_those_that_tensorboard_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_file.time, "time", lambda: 1.5)
+    file = EventFile(tmp_path)
+    file.scalars(70_000, {"step": 70_000, "total_reward": -0.25, "entropy": 1.0})
+    file.resumed(300)
+    assert file.path.read_bytes().hex() == BY_TENSORBOARD
+
+
 def test_tensorboard_reads_them(tmp_path: Path) -> None:
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is optional"
     )
     file = EventFile(tmp_path)
-    for step in (0, 300, 70_000):
+    for step in (0, 300, 600):
+        file.scalars(step, {"total_reward": -1.0 if step else 0.0})
+    file.resumed(300)  # what was written of later steps is undone
+    for step in (300, 70_000):
         file.scalars(step, {"total_reward": step / 2})
     events = accumulator.EventAccumulator(str(tmp_path))
     events.Reload()
