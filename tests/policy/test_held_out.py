@@ -42,13 +42,13 @@ def test_votes_on_a_held_out_passage_are_found(items: list[Item]) -> None:
     assert not touches(replace(vote, song_id=other.song_id), held_out)
 
 
-def test_the_best_is_the_latest_that_cannot_be_told_from_the_highest() -> None:
+def test_the_best_is_the_latest_that_cannot_be_told_from_the_highest(items: list[Item]) -> None:
     """Losses and their standard errors by hand: .5 (.42), .3 (.54), then one value alone."""
     highest = np.zeros(4)
     assert surely_less(np.array([-1.2, 0.4, -1.2, 0.0]), highest)
     assert not surely_less(np.array([-1.2, 0.8, -1.2, 0.4]), highest)
     assert not surely_less(highest, highest) and surely_less(np.array([-0.1]), np.array([0.0]))
-    held = HeldOut((), dense_only, 0)
+    held = HeldOut(items[:4], dense_only, 0)
     taken = []
     for number, paid in enumerate((0.0, 0.5, 0.47, 0.2, 0.48, 0.45)):
         other = 0.05 if number == 1 else -0.05  # an error of .041 between the second and others
@@ -59,6 +59,10 @@ def test_the_best_is_the_latest_that_cannot_be_told_from_the_highest() -> None:
     assert taken == [0, 1, 2, 4]
     assert held.best is not None and held.best.content["step"] == 4
     assert held.highest is not None and np.mean(held.highest) == pytest.approx(0.5)
-    again = HeldOut((), dense_only, 0)
+    again = HeldOut(items[:4], dense_only, 0)
     again.restore(held.state())
     assert (again.best, again.highest) == (held.best, held.highest)
+    for others in (items[:5], items[1:5]):  # songs were added, or changed, before it was resumed
+        anew = HeldOut(others, dense_only, 0)
+        anew.restore(held.state())
+        assert anew.best is None and anew.is_best(Standing({}, (-9.0,) * len(others)))
