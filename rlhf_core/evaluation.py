@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ import torch
 
 from rlhf_core.audio.library import Song, find_songs, load_library, load_song
 from rlhf_core.command_line import guarded
-from rlhf_core.devices import check_device, use_threads
+from rlhf_core.devices import advising, check_device, use_threads
 from rlhf_core.errors import ConfigError, CoreError, DataError
 from rlhf_core.files import set_aside
 from rlhf_core.plots import bars_figure, edits_figure, save_figure
@@ -48,6 +48,7 @@ from rlhf_core.reward.withholding import WITHHELD_SHARE, parts_of
 from rlhf_core.runs import RunFolder, running
 
 BASELINE_EDITS = 2  # of each passage, where policies make more: the presets take their time
+OUT_OF_MEMORY = "Use --device cpu, or end what else is on the GPU."
 WORKERS = 2  # contenders that edit side by side: most of it runs outside the interpreter's lock
 logger = logging.getLogger("rlhf_core.evaluation")  # also when run with -m
 
@@ -175,11 +176,25 @@ def table(results: dict[str, Any]) -> str:
             f"{row['dense_reward']['mean']:8.2f}{row['keep_ratio']:7.0%}"
             f"{row['joins_per_edit']:7.1f}{row['duration_ratio']:8.2f}{row['diversity']:9.0%}"
         )
+    lines += _made_of(results["contenders"])
     if "verdict" in results:
         lines.append(f"KL to parent {results['kl_to_parent']:.3f} nats per decision")
         lines.append(f"verdict: {results['verdict']['decision']}")
         lines += [f"  - {reason}" for reason in results["verdict"]["reasons"]]
     return "\n".join(lines)
+
+
+def _made_of(contenders: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Each contender's dense components, and its share of beats by action (KEEP is the rest)."""
+    lines = []
+    for key, form in (("dense_components", ".2f"), ("actions", ".0%")):
+        names = [name for name in next(iter(contenders.values()))[key] if name != "KEEP"]
+        titles = [f"  {name.replace('_', ' ').lower()}" for name in names]
+        lines += ["", f"{'':22s}" + "".join(titles)]
+        for who, row in contenders.items():
+            cells = zip(names, titles, strict=True)
+            lines.append(f"{who:22s}" + "".join(f"{row[key][n]:{len(t)}{form}}" for n, t in cells))
+    return [*lines, ""]
 
 
 def _interval(value: dict[str, float] | None, form: str) -> str:
@@ -322,7 +337,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         start_logging()
-        results = run(args)
+        with advising(OUT_OF_MEMORY):
+            results = run(args)
         print(table(results))
         if results["examples"]:
             print(f"to listen to: {args.output_dir / 'examples'}")

@@ -73,13 +73,17 @@ def test_an_agent_against_itself_and_against_a_cutter(
 def results(**changes: Any) -> dict[str, Any]:
     def contender(**values: Any) -> dict[str, Any]:
         base = {"diversity": 0.4, "keep_ratio": 0.8, "dense_reward": {"mean": 0.6}}
-        return {**base, **values}
+        return {**base, "dense_components": {"energy_flow": 0.6}, **values}
 
     rate = changes.get("rate", (0.7, 0.6, 0.8, 0.99))
     return {
-        "contenders": {"policy": contender(**changes.get("policy", {})), "parent": contender()},
+        "contenders": {
+            "policy": contender(**changes.get("policy", {})),
+            "parent": contender(dense_components={"energy_flow": 0.7}),
+        },
         "win_rates": {"parent": dict(zip(("mean", "low", "high", "better"), rate, strict=True))},
         "kl_to_parent": changes.get("kl", 0.05),
+        **changes.get("more", {}),
     }
 
 
@@ -93,6 +97,9 @@ def results(**changes: Any) -> dict[str, Any]:
         ({"policy": {"diversity": 0.05}}, "doubtful", "repeats itself"),
         ({"policy": {"keep_ratio": 0.3}}, "doubtful", "keeps 30%"),
         ({"policy": {"dense_reward": {"mean": 0.3}}}, "doubtful", "dense"),
+        ({"policy": {"dense_components": {"energy_flow": 0.4}}}, "doubtful", "energy flow fell"),
+        ({"more": {"songs": 1}}, "doubtful", "only one unseen song"),
+        ({"more": {"judged_by": {"seen_in_training": True}}}, "doubtful", "had also taught"),
     ],
 )
 def test_verdicts(changes: dict[str, Any], decision: str, word: str) -> None:
