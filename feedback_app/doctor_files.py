@@ -50,9 +50,9 @@ def sound_problem(path: Path, duration_s: float | None) -> str | None:
             file.seek(max(file.frames - 1, 0))
             heard = len(file.read(1)) == 1
     except soundfile.LibsndfileError:
-        return "is not audio, or damaged"
+        heard = False
     if not heard:
-        return "is damaged (its end is missing)"
+        return "is not audio, or its end is missing"
     if duration_s is not None and abs(seconds - duration_s) > APART_S:
         return f"is {seconds:.2f} s long, not {duration_s:.2f}"
     return None

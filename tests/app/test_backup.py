@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
+import zipfile
 from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
+import duckdb
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import PASSWORD, PLAIN, add_pairs, add_song, client_of
+from conftest import PASSWORD, PLAIN, add_pairs, add_song, client_of, write_audio
 
 from feedback_app import doctor
 from feedback_app.__main__ import main
 from feedback_app.backup import check_backup, restore_backup
+from feedback_app.doctor_files import checkpoint_problem
 from feedback_app.errors import ConflictError, InvalidError, NotFoundError
 from feedback_app.services import Services, open_services
 from feedback_app.votes import VoteForm
@@ -128,8 +133,9 @@ def test_the_doctor_finds_nothing_in_a_well_workspace(services: Services) -> Non
                                    "assignment_id": shown["assignment_id"]})  # fmt: skip
     report = services.operations.doctor()
     assert report["findings"] == []
-    assert report["checked"] == {"workspace": 7, "snapshots": 0, "database": 7, "audio": 19,
-                                 "checkpoints": 1, "runs": 0}  # fmt: skip
+    tables = len(services.store.database.rows("SHOW TABLES")) - 1  # current_votes is a view
+    assert report["checked"] == {"workspace": 7, "snapshots": 0, "database": 7 + tables,
+                                 "audio": 19, "checkpoints": 1, "runs": 0}  # fmt: skip
 
 
 def test_the_doctor_finds_each_fault_and_says_how_to_mend_it(services: Services) -> None:
@@ -138,7 +144,11 @@ def test_the_doctor_finds_each_fault_and_says_how_to_mend_it(services: Services)
     (root / "songs" / "x.wav").write_bytes(b"other")
     (root / "runs/made/audio/pair0001/a.flac").unlink()
     (root / "runs/made/audio/pair0002/b.flac").write_bytes(b"half")
+    cut = root / "runs/made/audio/pair0004/b.flac"
+    cut.write_bytes(cut.read_bytes()[:-2000])
+    write_audio(root / "runs/made/audio/pair0005/a.flac", 4.0, seed=1)  # of another pair
     (root / "models/policy_v1/policy.pt").write_bytes(b"other weights")
+    (root / "models/policy_v1/policy_best.pt").write_bytes(b"beside it")
     (root / "snapshots" / f"{'0' * 64}.parquet").write_bytes(b"x")
     database.execute("UPDATE pairs SET song_id = 'gone' WHERE pair_id = 'pair0003'")
     database.execute(
@@ -152,11 +162,81 @@ def test_the_doctor_finds_each_fault_and_says_how_to_mend_it(services: Services)
     text = "\n".join(doctor.told(report))
     for part in (
         "songs/x.wav has changed", "pair0001/a.flac is missing", "pair0002/b.flac is not audio",
+        "pair0004/b.flac is not audio, or its end is missing", "pair0005/a.flac is 4.00 s long",
         "policy_v1: models/policy_v1/policy.pt has changed", "1 pairs whose song",
-        "1 votes of pairs that do not exist", "7 errors, 0 warnings",
+        "policy_v1: models/policy_v1/policy_best.pt is damaged",
+        "1 votes of pairs that do not exist", "10 errors, 0 warnings",
     ):  # fmt: skip
         assert part in text, text
     assert all(finding["mend"] for finding in report["findings"])
+
+
+def test_the_doctor_names_a_table_whose_blocks_are_damaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A byte of a block on the disk is another one; its place is told by DuckDB."""
+    with closing(open_services(tmp_path, **PLAIN)) as services:
+        add_song(services), add_pairs(services, 1)
+        services.store.database.execute(
+            "INSERT INTO edits (edit_id, song_id, start_beat, end_beat, policy, actions, edl,"
+            " audio_path, duration_s) SELECT md5(i::VARCHAR), 's', 0, 1, 'p', '[]', to_json("
+            "md5((i + 1)::VARCHAR) || md5((i + 2)::VARCHAR)), 'x', 1 FROM range(20000) AS t(i)"
+        )
+    path = tmp_path / "preferences.duckdb"
+    with closing(duckdb.connect(str(path), read_only=True)) as connection:
+        segments = connection.execute(
+            "SELECT max(block_id) FROM pragma_storage_info('edits')"
+            " WHERE column_name = 'edit_id' AND segment_type = 'VARCHAR' AND persistent"
+        )
+        (block,) = segments.fetchall()[0]
+    with path.open("r+b") as file:
+        file.seek(3 * 4096 + block * 262_144 + 100_000)  # three headers, then blocks of 256 KiB
+        (byte,) = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 0xFF]))
+    status = main(["doctor", "--workspace", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert status == 1 and "ERROR database: table edits is damaged" in said
+    assert "mend: stop the app, keep the file, and `restore` the last backup" in said
+
+
+def test_the_doctor_finds_what_crashes_left_half_written(services: Services) -> None:
+    root, names = services.workspace.root, [
+        "models/.policy.0123abcd.pt", "songs/.x.0123abcd.wav", f"snapshots/.{'0a' * 16}.parquet",
+        f"exports/.record-{'0a' * 16}.parquet", f"exports/.export-{'0a' * 16}/preferences.csv",
+        "exports/.file-abc_123/x", ".backup-20260131-030000.partial/settings.json",
+        "models/.policy.pt.part",
+    ]  # fmt: skip
+    for name in names:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"half")
+    assert services.operations.doctor()["findings"] == []  # somebody may be writing them
+    past = time.time() - 2 * 86400
+    for path in (*(root / name for name in names), *((root / name).parent for name in names)):
+        os.utime(path, (past, past))
+    found = {one["text"].split(" was left")[0] for one in services.operations.doctor()["findings"]}
+    half = {name if Path(name).name.startswith(".") else str(Path(name).parent) for name in names}
+    assert found == half
+
+
+@pytest.mark.parametrize("at", ["method", "flag", "name"])
+def test_a_damaged_archive_is_told_and_no_fault(tmp_path: Path, at: str) -> None:
+    """Fields of the zip format (APPNOTE 4.3.7, 4.3.12): method, general purpose flag, the name."""
+    path = tmp_path / "x.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data", b"weights" * 100)
+    assert checkpoint_problem(path) is None
+    data = bytearray(path.read_bytes())
+    central = data.index(b"PK\x01\x02")
+    if at == "method":  # stored: now deflated
+        data[8:10] = data[central + 10 : central + 12] = b"\x08\x00"
+    else:  # encrypted; or a name in UTF-8 that is none
+        flag = b"\x01\x00" if at == "flag" else b"\x00\x08"
+        data[6:8] = data[central + 8 : central + 10] = flag
+        if at == "name":
+            data[30] = data[central + 46] = 0xFF
+    path.write_bytes(data)
+    assert "is damaged" in (checkpoint_problem(path) or "")
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

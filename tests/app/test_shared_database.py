@@ -132,6 +132,9 @@ def test_a_backup_is_made_while_the_database_is_served(
     held.execute("ROLLBACK")
     held.close()
     assert made["counts"]["votes"] == 1 and made["counts"]["pairs"] == 3
+    report = services.operations.doctor()  # reads every table, through the server too
+    assert report["checked"]["database"] > 20
+    assert {finding["area"] for finding in report["findings"]} == {"audio"}, "the song has no file"
     services.annotation.vote("ann", form_of(_given(services))).result(30)
     restored = restore_backup(Path(made["path"]), tmp_path / "restored")
     assert restored["counts"] == made["counts"]
