@@ -2,8 +2,9 @@
 
 Nobody's taste is modelled here and no judge may stand in for a person: their votes are stored as
 simulated and are left out of training and exports unless asked for. Each judge has one stated
-taste, measured from the output order of an edit (which beats play when) and the beat features; the
-measures below are this module's own and share no code with what the reward model is pretrained on.
+taste, measured from the output order of an edit (which beats play when) and the beat features,
+which the attributes that the reward model is pretrained on are made of, too; the measures below are
+this module's own. Judges who share nothing with the pretraining are in `audio_judges`.
 
 Conventions: B edits; a score is in units of about one standard deviation between random edits of
 one passage, higher is better; scores compare edits of one passage only.

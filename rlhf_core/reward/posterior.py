@@ -9,15 +9,20 @@ Likelihood of one vote, with m = beta_k w·x + side · bias_k for annotator k:
 
 - ties: nu is estimated (log nu ~ N(log 1/2, 1)); without ties nu = 0, which is Bradley-Terry;
 - "both bad" says nothing about the order and counts as a tie; "skip" (can't judge) is left out;
-- strength 1, 2, 3 weighs a vote's log-likelihood by `STRENGTH_WEIGHT`, no strength by 1;
-- side = +1 where a was on the left, -1 where b was: bias_k ~ N(0, 0.5²) in logits;
-- beta_k, an annotator's reliability relative to the others, has log beta_k ~ N(0, 0.6²) and is
-  fitted on leave-one-out logits, so that an annotator cannot look reliable by being memorised.
+- strength 1, 2, 3 weighs a vote's log-likelihood by `STRENGTH_WEIGHT` (.75, 1, 1.25: stated, not
+  fitted), no strength by 1; so does an annotator's weight in the snapshot (weighted likelihood:
+  Bissiri, Holmes, Walker 2016);
+- side = +1 where a was on the left, -1 where b was: bias_k ~ N(0, 0.5²) in logits (an effect of
+  order within the pair: Davidson, Beaver 1977);
+- beta_k, an annotator's reliability relative to the others (as an annotator's expertise in
+  Whitehill et al. 2009), has log beta_k ~ N(0, 0.6²) and is fitted on leave-one-out logits, so that
+  an annotator cannot look reliable by being memorised.
 
 Prior: w ~ N(0, s² P), P = (1 - share) family + share isotropic, each scaled so that a typical pair
-differs by one logit at s = 1; s and share maximise the Laplace evidence (MacKay 1992) times a
-log-normal prior on s centred on 1 (votes that agree with a taste 70 % of the time have about that;
-with a wider prior, evidence picked too large an s on 200 votes: less accurate and overconfident).
+differs by one logit at s = 1; s and share, of a few values each, maximise the Laplace evidence
+(MacKay 1992) times a log-normal prior on s centred on 1 (votes that agree with a taste 70 % of the
+time have about that; with a wider prior, evidence picked too large an s on 200 votes: less accurate
+and overconfident).
 The posterior is the Laplace approximation. Where the prior knows the directions of plain statistics
 (`HeadPrior.directions`), that only settles the nuisances and the expansion of the likelihood: mean
 and covariance of w then come from a sparse prior over those directions (see `sparse`).

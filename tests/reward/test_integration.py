@@ -10,7 +10,7 @@ import torch
 
 from rlhf_core.editing.dense_reward import dense_reward
 from rlhf_core.editing.dynamics import PassageBatch, reward_inputs
-from rlhf_core.errors import CheckpointError, ConfigError
+from rlhf_core.errors import CheckpointError, ConfigError, DataError
 from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward
 from rlhf_core.reward.learned_reward_integration import (
     DEFAULT_CHECKPOINT,
@@ -114,6 +114,34 @@ def test_nothing_loaded_raises_instead_of_rewarding_zero(loaded: Loaded) -> None
         LearnedRewardIntegration().score(batch, actions)
 
 
+def test_a_mask_in_place_of_action_ids_and_the_reverse_are_refused(loaded: Loaded) -> None:
+    """The historic mistake: True and False would be read as KEEP and CUT."""
+    integration, batch, actions = loaded
+    features, ids, valid = reward_inputs(batch, actions)
+    for wrong in (valid, features[..., 0]):
+        with pytest.raises(DataError, match="action ids are whole numbers"):
+            integration.compute_learned_reward(features, wrong, valid)
+    with pytest.raises(DataError, match="the mask is bool"):
+        integration.compute_trajectory_reward(features, ids, torch.zeros(4), ids)
+    with pytest.raises(DataError, match="4 edits but dense"):
+        integration.compute_trajectory_reward(features, ids, torch.zeros(3), valid)
+    plain, small = (
+        torch.as_tensor(integration.compute_learned_reward(features, some, valid))
+        for some in (ids, ids.to(torch.int8))
+    )
+    assert torch.equal(plain, small)
+
+
+def test_a_state_that_is_not_whole_leaves_what_was_loaded(loaded: Loaded) -> None:
+    integration, batch, actions = loaded
+    before = integration.score(batch, actions).mean
+    state = integration.get_model_state()
+    for part in ("model", "posterior", "reference"):
+        with pytest.raises(CheckpointError, match="not whole"):
+            integration.set_model_state({key: state[key] for key in state if key != part})
+    assert torch.equal(integration.score(batch, actions).mean, before)
+
+
 def test_missing_damaged_and_foreign_checkpoints_raise(
     bootstrap_path: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +156,8 @@ def test_missing_damaged_and_foreign_checkpoints_raise(
     for change, words in (
         ({"kind": "policy"}, "policy"),
         ({"feature_version": "beat-features-0"}, "beat-features-0"),
+        ({"format": 99}, "format 99"),
+        ({"actions": ["KEEP", "CUT"]}, "other actions"),
         (
             {"config": {"d_model": 64, "n_layers": 3, "n_heads": 4, "ff": 256, "embedding": 64}},
             "not whole",
@@ -172,3 +202,7 @@ def test_configuration_is_checked() -> None:
         LearnedRewardConfig(clamp_reward=(1.0, -1.0))
     with pytest.raises(ConfigError, match="finite"):
         LearnedRewardConfig(learned_reward_weight=-1.0)
+    with pytest.raises(ConfigError, match="set its weight to 0"):
+        LearnedRewardConfig(reward_scale=0.0)
+    with pytest.raises(ConfigError, match="reward_offset finite"):
+        LearnedRewardConfig(reward_offset=float("nan"))

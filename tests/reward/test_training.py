@@ -17,8 +17,8 @@ from rlhf_core.policy.agent import Agent, save_policy
 from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward
 from rlhf_core.reward.dataset import Vote, collate, read_snapshot
 from rlhf_core.reward.learned_reward_integration import LearnedRewardIntegration
-from rlhf_core.reward.synthetic import draw_edits
-from rlhf_core.reward.training import fit_reward
+from rlhf_core.reward.synthetic import GROUP, draw_edits
+from rlhf_core.reward.training import fit_checkpoint, fit_reward
 from rlhf_core.types import AudioState
 from tests.reward.judged import WINDOW, judged_rows, snapshot
 
@@ -77,7 +77,7 @@ def test_the_command_writes_a_run_and_repeats_itself(
     assert run(tmp_path, bootstrap_path, votes, "--include_simulated") == 0
     again = load_reward(made)
     assert torch.equal(first.mean, again.mean) and torch.equal(first.covariance, again.covariance)
-    assert (first.mu, first.sigma) == (again.mu, again.sigma)
+    assert (first.mu, first.sigma, first.metrics) == (again.mu, again.sigma, again.metrics)
     kept = list(made.parent.glob("reward_model_final*.pt"))
     assert len(kept) == 2, "the older one is renamed, not overwritten"
     assert sha256_of(bootstrap_path) == before
@@ -89,6 +89,30 @@ def test_the_command_writes_a_run_and_repeats_itself(
     assert {"step", "accuracy", "log_loss"} <= set(json.loads(lines[0]))
     status = json.loads((tmp_path / "run/status.json").read_text())
     assert status["state"] == "finished"
+
+
+def test_the_prior_and_the_scales_are_the_bootstraps_whatever_is_built_upon(
+    songs: list[AudioState], checkpoint: RewardCheckpoint, tmp_path: Path
+) -> None:
+    """On a version that has seen the votes they give the same bits: none counts twice."""
+    rows = judged_rows(songs[:6], "bar_true", 24, 1.0, 6)
+    votes = read_snapshot(snapshot(tmp_path / "v.parquet", rows)).usable(include_simulated=True)
+    states = {song.song_id: song for song in songs}
+    once = fit_checkpoint(votes, states, checkpoint, {})
+    twice = fit_checkpoint(votes, states, once, {})
+    assert torch.equal(once.mean, twice.mean) and torch.equal(once.covariance, twice.covariance)
+    assert not torch.equal(once.mean, checkpoint.mean)
+    start, made = checkpoint.content(), twice.content()
+    for part in ("prior", "reference"):
+        kept = {name: value for name, value in start[part].items() if name not in ("mu", "sigma")}
+        for name, value in kept.items():
+            same = made[part][name]
+            assert torch.equal(value, same) if isinstance(value, torch.Tensor) else value == same
+    scores = once.reference.embeddings.double() @ once.mean
+    assert once.mu == pytest.approx(float(scores.mean()))
+    within = scores.view(-1, GROUP) - scores.view(-1, GROUP).mean(1, keepdim=True)
+    freedom = within.numel() - len(within)
+    assert once.sigma == pytest.approx(float((within.square().sum() / freedom).sqrt()))
 
 
 def test_simulated_votes_are_left_out_by_default(
@@ -144,7 +168,8 @@ def test_report_checks_policies_too(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "edits are legal" in capsys.readouterr().out
     agent.inputs.weight.data[0, 0] = float("inf")
     save_policy(tmp_path / "bad.pt", agent)
-    assert test_report.main([str(tmp_path / "bad.pt")]) in (1, 2)
+    assert test_report.main([str(tmp_path / "bad.pt")]) == 1
+    assert "FAIL all finite: inputs.weight" in capsys.readouterr().out
 
 
 def test_synthetic_edits_of_one_window_differ(songs: list[AudioState]) -> None:
