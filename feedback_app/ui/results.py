@@ -57,18 +57,21 @@ def build(operations: Any, guard: Guard) -> Loader:
     with gr.Accordion("Dry runs: votes of judges", open=False, elem_id="dry-results"):
         dry = gr.HTML(elem_id="dry-leaderboard")
 
-    def listed(find: str | None, of: str | None) -> dict[Any, Any]:
+    def listed(find: str | None, of: str | None, had: str | None = None) -> dict[Any, Any]:
+        """The pairs that fit; the one that was picked stays, where it is among them."""
         rows = operations.find_pairs(
             text=find or "", version=None if of in (None, ANY) else of, limit=PAIRS_LISTED
         )
-        picked = rows[0]["pair_id"] if rows else None
+        ids = [row["pair_id"] for row in rows]
+        picked = had if had in ids else next(iter(ids), None)
         choices = [(pair_label(row), row["pair_id"]) for row in rows]
         shown = pair_html(operations.pair_view(picked)) if picked else _none(find, of)
         return {pair: gr.Dropdown(choices=choices, value=picked), player: shown}
 
-    def load() -> dict[Any, Any]:
+    def load(find: str | None, of: str | None, had: str | None) -> dict[Any, Any]:
         found = operations.results()
         versions = [str(row["version"]) for row in found["policy_behaviour"]]
+        kept = of if of in versions else ANY
         return {
             summary: summary_html(found),
             drawn: rounds_html(found["rounds"]),
@@ -76,10 +79,9 @@ def build(operations: Any, guard: Guard) -> Loader:
                 found["leaderboard"], found["leaderboard_about"], found["covariates"]
             ),
             behaviour: behaviour_html(found["policy_behaviour"]),
-            version: gr.Dropdown(choices=[ANY, *versions], value=ANY),
-            wanted: "",
+            version: gr.Dropdown(choices=[ANY, *versions], value=kept),
             dry: dry_html(found["simulated_leaderboard"], found["simulated_about"]),
-        } | listed("", ANY)
+        } | listed(find, kept, had)
 
     def pick(pair_id: str | None) -> dict[Any, Any]:
         return {player: pair_html(operations.pair_view(pair_id)) if pair_id else no_pair()}
@@ -87,8 +89,8 @@ def build(operations: Any, guard: Guard) -> Loader:
     pair.input(guard(pick), [pair], [player], show_progress="hidden")
     for event in (wanted.submit, version.input):
         event(guard(listed), [wanted, version], [pair, player], show_progress="hidden")
-    outputs = [summary, drawn, board, behaviour, version, wanted, dry, pair, player]
-    return Loader(guard(load), outputs)
+    outputs = [summary, drawn, board, behaviour, version, dry, pair, player]
+    return Loader(guard(load), outputs, [wanted, version, pair])
 
 
 def _none(find: str | None, of: str | None) -> Html:

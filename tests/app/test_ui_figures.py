@@ -42,8 +42,11 @@ class Tab:
     def _named(self, answer: dict[Any, Any]) -> dict[str, Any]:
         return {part.elem_id or str(part): value for part, value in answer.items()}
 
-    def load(self) -> dict[str, Any]:
-        answer = self.loader.handler(SimpleNamespace(username="res"))
+    def load(self, **values: Any) -> dict[str, Any]:
+        """values: what components hold, by id with _ for -; None where not told."""
+        held = {name.replace("_", "-"): value for name, value in values.items()}
+        read = [held.get(part.elem_id) for part in self.loader.inputs or ()]
+        answer = self.loader.handler(SimpleNamespace(username="res"), *read)
         assert set(answer) == set(self.loader.outputs)
         return self._named(answer)
 
@@ -86,6 +89,11 @@ def test_results_show_the_loop_the_board_and_any_pair(desk: Services) -> None:
     assert [value for _, value in found["pair-picker"].choices] == ["pair0011"]
     nothing = tab.fire("pair-version", "input", "zzz", "policy_v2")
     assert "No pair fits" in nothing["pair-player"]
+    again = tab.load(pair_find="pair00", pair_picker="pair0011")  # back from another tab
+    assert again["pair-picker"].value == "pair0011" and len(again["pair-picker"].choices) > 1
+    kept, gone = (tab.load(pair_version=name) for name in ("policy_v2", "deleted"))
+    assert kept["pair-version"].value == "policy_v2"
+    assert gone["pair-version"].value == results.ANY
     assert "No dry run yet" in shown["dry-leaderboard"]
     for value in shown.values():
         assert "<script" not in str(value)
