@@ -8,6 +8,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,14 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import log_loss
 
 from rlhf_core import train_reward
 from rlhf_core.files import sha256_of
 from rlhf_core.reward.checkpoint import RewardCheckpoint, load_reward
-from rlhf_core.reward.crossfit import Parent, evaluate, same_trunk
+from rlhf_core.reward.crossfit import Parent, evaluate, same_trunk, what_votes_say
 from rlhf_core.reward.dataset import Vote, read_snapshot
 from rlhf_core.reward.measured import Measured, as_numbers, embed_in_chunks, embed_plainly
-from rlhf_core.reward.metrics import folds_by_song, summary
+from rlhf_core.reward.metrics import cross_fit, folds_by_song, summary
 from rlhf_core.reward.posterior import fit_head
 from rlhf_core.types import AudioState
 from tests.reward.judged import judged_rows, snapshot
@@ -140,15 +142,40 @@ def test_a_parent_with_another_trunk_embeds_with_its_own(
     np.testing.assert_allclose(ours[edits[0]], measured.phi[edits[0]], atol=1e-4)
 
 
-def test_without_repeats_the_ceiling_is_agreement_between_people(
+def test_a_second_person_gives_agreement_a_ceiling_and_someone_to_be_foreseen_by(
     votes: tuple[Vote, ...], measured: Measured, trained: RewardCheckpoint
 ) -> None:
-    votes = votes[:32]
-    assert report_of(votes, measured, trained, None)["ceiling"] is None
-    twin = [dataclasses.replace(v, vote_id=v.vote_id + "+", annotator="second") for v in votes]
+    """The second says all that the first says, so either is foreseen from the other's votes on
+    other songs exactly as the first is from their own.
+    """
+    votes = votes[:44]
+    assert what_votes_say(votes)["ceiling"] is None
+    data, folds = as_numbers(votes, measured.phi), folds_by_song([v.song_id for v in votes], 0)
+    judged = np.array([vote.pool == "random" and vote.decisive for vote in votes])
+    p_a = cross_fit(data, folds, partial(fit_head, prior=trained.prior))[judged]
+    twin = [dataclasses.replace(v, vote_id=v.vote_id + "+", annotator="twin") for v in votes]
     found = report_of((*votes, *twin), measured, trained, None)
     assert (found["ceiling"], found["ceiling_from"]) == (1.0, "agreement")
-    assert set(found["left_out_annotators"]) == {"simulated_tight", "second"}
+    assert set(found["left_out_annotators"]) == {"simulated_tight", "twin"}
+    right = p_a > 0.5
+    won = data.outcome[judged] > 0
+    for row in found["left_out_annotators"].values():
+        assert row["n_votes"] == judged.sum() and row["accuracy"] == (right == won).mean()
+        assert row["log_loss"] == pytest.approx(log_loss(won, p_a), abs=1e-6)
+
+
+def test_repeats_are_the_ceiling_where_there_are_both(votes: tuple[Vote, ...]) -> None:
+    again = [
+        dataclasses.replace(vote, vote_id=vote.vote_id + "again", pool="repeat")
+        for vote in votes[:4]
+    ]
+    other = [
+        dataclasses.replace(vote, vote_id=vote.vote_id + "+", annotator="twin", choice=choice)
+        for vote, choice in zip([v for v in votes if v.decisive][:4], "abab", strict=True)
+    ]
+    found = what_votes_say((*votes, *again, *other))
+    assert found["consistency"]["agreement"] == 1 and found["agreement"]["agreement"] < 1
+    assert (found["ceiling"], found["ceiling_from"]) == (1.0, "repeats")
 
 
 def argv_of(tmp_path: Path, name: str, *more: str) -> list[str]:
