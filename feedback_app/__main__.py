@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from feedback_app import care
 from feedback_app.arguments import build_parser, command_names
 from feedback_app.client import Caller, connected, follow
@@ -54,6 +56,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; runs that were started go on by themselves", file=sys.stderr)
         return 130
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (duckdb.IOException, duckdb.FatalException) as error:
+        print(f"error: {error}\n`python -m feedback_app doctor` tells more", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -64,7 +64,7 @@ def write_backup(database: Database, workspace: Workspace, folder: Path) -> Row:
                     "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}  # fmt: skip
         write_json(partial / "manifest.json", manifest)
         partial.rename(target)
-    except OSError as error:
+    except (OSError, duckdb.Error) as error:
         raise InvalidError(f"{target}: the backup could not be written ({error})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -209,7 +209,7 @@ def restore_backup(folder: Path, root: Path) -> Row:
             part.replace(target)  # the database comes last: without it, it is no workspace
         with closing(duckdb.connect(str(workspace.database))) as connection:
             counts, schema = _counts(connection), schema_version(connection)
-    except OSError as error:
+    except (OSError, duckdb.Error) as error:
         raise InvalidError(f"{root}: could not be restored ({error})") from error
     finally:
         workspace.release()

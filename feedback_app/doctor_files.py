@@ -6,19 +6,14 @@ recorded when it was taken in, else the checksums of the zip archive that it is.
 
 from __future__ import annotations
 
-import lzma
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from feedback_app.exchange.archive import DAMAGED
 from rlhf_core.files import sha256_of
 
 APART_S = 0.05
-# What `zipfile` raises on archives whose headers or contents are damaged, besides OSError.
-DAMAGED = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError,
-)  # fmt: skip
 
 
 def file_problem(path: Path, look: Callable[[Path], str | None]) -> str | None:

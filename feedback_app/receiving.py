@@ -86,9 +86,7 @@ class Receiving:
                 if offset != here or here + len(piece) > sent.size:
                     raise ConflictError(f"{sent.name}: the next piece begins at byte {here}")
                 self._check_room(len(piece))
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with path.open("ab") as file:
-                    file.write(piece)
+                _append(path, piece)
                 here += len(piece)
             if here == sent.size and path.name == PART:
                 path.rename(path.with_name(sent.name))
@@ -120,6 +118,18 @@ class Receiving:
             )
         if shutil.disk_usage(self.root).free - more < self.settings.min_free_mb * MEGABYTE:
             raise StorageError("the disk is full; make room, then send it again")
+
+
+def _append(path: Path, piece: bytes) -> None:
+    """Add a piece; where it did not fit, the next one begins where the disk left off."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(piece)
+    except OSError as error:
+        raise StorageError(
+            f"the upload could not be written ({error.strerror}); make room, then send it again"
+        ) from error
 
 
 def add_routes(app: FastAPI, receiving: Receiving, who: Any) -> None:

@@ -31,6 +31,7 @@ from feedback_app.errors import (
     InvalidError,
     NotFoundError,
     SignInError,
+    StorageError,
     TooManyError,
 )
 from feedback_app.middleware import COOKIE
@@ -388,4 +389,6 @@ def _control_routes(app: FastAPI, operations: Operations, token: str) -> None:
             result = await asyncio.to_thread(getattr(operations, operation), **arguments)
         except TypeError as error:
             raise InvalidError(f"{operation}: wrong arguments ({error})") from error
+        except OSError as error:  # a full disk, a folder that may not be written
+            raise StorageError(f"{operation}: {error}") from error
         return JSONResponse({"result": result})

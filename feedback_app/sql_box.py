@@ -212,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         box = open_box(options.records, options.memory_mb)
         answer = ask(box, query, options.rows, options.seconds, options.csv)
-    except InvalidError as error:
+    except (InvalidError, OSError) as error:
         answer = {"error": str(error)}
     except MemoryError:
         answer = {"error": "the query needs too much memory; ask for less"}

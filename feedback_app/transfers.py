@@ -71,10 +71,10 @@ class Transfers:
         try:
             (folder / "audio").mkdir(parents=True, exist_ok=True)
             rows = [self._pair(pair, folder) for pair in self.store.pairs() if not pair["retired"]]
+            lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+            write_text(listing, "".join(lines))
         except OSError as error:
             raise InvalidError(f"{folder}: cannot be written ({error})") from error
-        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
-        write_text(listing, "".join(lines))
         return {"path": str(listing), "pairs": len(rows)}
 
     def _pair(self, pair: Row, folder: Path) -> Row:

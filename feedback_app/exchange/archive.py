@@ -5,11 +5,13 @@ An npz is such an archive of .npy files, without pickles.
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,10 @@ import numpy.typing as npt
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
 COMPRESSED_ALREADY = (".flac", ".npz", ".parquet")
 BLOCK = 1 << 20
+# What reading an archive raises whose headers or contents are damaged, besides OSError.
+DAMAGED: Final = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError,
+)  # fmt: skip
 
 
 def _info(name: str) -> zipfile.ZipInfo:

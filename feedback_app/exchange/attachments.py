@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 
 from feedback_app.database import Row
 from feedback_app.errors import InvalidError
-from feedback_app.exchange.archive import write_npz
+from feedback_app.exchange.archive import DAMAGED, write_npz
 from rlhf_core.audio.feature_table import BEAT_FEATURES, FEATURE_SLICES
 
 SIDES = ("a", "b", "original")
@@ -56,7 +55,7 @@ class Attachments:
                 return {name: data[name] for name in ("features", "times", "bar_phase", "meta")}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (*DAMAGED, OSError, KeyError) as error:
             raise InvalidError(
                 f"{path}: the analysis of the song cannot be read ({error}). Remove the file; the "
                 "next run that needs it makes it again."

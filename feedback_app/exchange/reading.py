@@ -22,6 +22,7 @@ import numpy as np
 
 from feedback_app.database import Row
 from feedback_app.errors import InvalidError, NotFoundError
+from feedback_app.exchange.archive import DAMAGED
 from feedback_app.exchange.dataset import DATA
 from feedback_app.exchange.forms import AUDIO_COLUMNS
 from feedback_app.exchange.formulas import as_typed
@@ -68,7 +69,7 @@ def _unpack(path: Path, folder: Path) -> None:
             archive.extractall(folder)  # drops absolute paths and `..`
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: there is no such file") from error
-    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+    except (*DAMAGED, OSError) as error:
         raise InvalidError(f"{path.name}: the zip cannot be read ({error})") from error
 
 
@@ -163,7 +164,7 @@ def _npz(path: Path) -> Iterator[Numbered]:
         with np.load(path, allow_pickle=False) as data:
             votes, lengths = data["votes"], data["lengths"]
             acts = {side: data[f"fragments{k}_acts"] for k, side in ((1, "a"), (2, "b"))}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+    except (*DAMAGED, OSError, KeyError) as error:
         raise InvalidError(
             f"{path.name}: not fragments and preferences as an export writes them ({error})"
         ) from error

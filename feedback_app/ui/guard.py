@@ -38,7 +38,8 @@ class Guard:
     """Wraps handlers: `button.click(guard(handler), inputs, outputs)`.
 
     The wrapped handler gets the inputs alone. Raises gr.Error unless the request's user is a
-    researcher. An AppError or CoreError is shown as a warning and changes nothing on the page.
+    researcher. An AppError or CoreError, and what the disk refused, is shown as a warning and
+    changes nothing on the page.
     """
 
     def __init__(self, operations: Roles) -> None:
@@ -88,7 +89,7 @@ class Guard:
         self.check(request.username)
         try:
             changed = handler(*values)
-        except (AppError, CoreError) as error:
+        except (AppError, CoreError, OSError) as error:
             gr.Warning(esc(error), title="Not done")
             return gr.skip()
         return changed or gr.skip()  # nothing changed: {} would count as missing values

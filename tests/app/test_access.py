@@ -127,6 +127,12 @@ def test_control_needs_the_token_and_knows_its_operations(services: Services) ->
     assert client.post("/control/list_songs", json={}).status_code == 403
     assert client.post("/control/__init__", json={}, headers=good).status_code == 404
     assert client.post("/control/list_songs", json={"x": 1}, headers=good).status_code == 422
+    add_song(services)
+    services.workspace.cache.rmdir()
+    services.workspace.cache.write_bytes(b"no folder: what is written below it is refused")
+    beats = {"song_id": "0123456789abcdef", "how": "double"}
+    refused = client.post("/control/correct_beats", json=beats, headers=good)
+    assert refused.status_code == 503 and "correct_beats: [Errno" in refused.json()["error"]
     far = TestClient(
         build_app(services, pages=False), base_url="http://127.0.0.1", client=("10.0.0.9", 1)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 from uuid import uuid4
 
@@ -174,3 +175,18 @@ def test_pairs_are_handed_out_with_their_audio(services: Services, tmp_path: Pat
             assert (tmp_path / "out" / row[side]["audio_path"]).is_file()
     with pytest.raises(AppError):
         services.operations.export_pairs(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("name", ["votes.zip", "votes.npz"])
+def test_an_archive_that_cannot_be_unpacked_is_refused_in_words(
+    services: Services, tmp_path: Path, name: str
+) -> None:
+    """Its deflated data begin with a block of the reserved type (RFC 1951, 3.2.3)."""
+    path, member = tmp_path / name, "preferences.csv" if name == "votes.zip" else "votes.npy"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(member, "pair_id,annotator,choice\n" * 100)
+    data = bytearray(path.read_bytes())
+    data[30 + len(member)] = 0xFF
+    path.write_bytes(data)
+    with pytest.raises(InvalidError, match=name):
+        services.operations.import_votes(str(path))

@@ -245,6 +245,10 @@ def test_settings_are_checked_by_name_and_value(tmp_path: Path) -> None:
         (tmp_path / "settings.json").write_text(text)
         found = command(tmp_path, "status")
         assert found.returncode == 2 and part in found.stderr, found.stderr
+    (tmp_path / "settings.json").unlink()
+    (tmp_path / "settings.json").mkdir()  # what the disk does not give is told in words as well
+    found = command(tmp_path, "status")
+    assert found.returncode == 2 and found.stderr.startswith("error: [Errno"), found.stderr
 
 
 def test_no_reader_keeps_old_versions_in_memory_or_checkpoints_off(tmp_path: Path) -> None:

@@ -52,13 +52,16 @@ def test_a_disabled_researcher_is_refused(tmp_path: Path) -> None:
         guard(lambda: 5)(request("rita"))
 
 
-def test_errors_of_the_services_become_escaped_words(operations: FakeOperations) -> None:
-    def fails(value: str) -> None:
-        raise InvalidError(f"cannot use {value}")
+@pytest.mark.parametrize(
+    "error", [InvalidError(f"cannot use {NASTY}"), OSError(28, "cannot use it, no room", NASTY)]
+)
+def test_errors_become_escaped_words(operations: FakeOperations, error: Exception) -> None:
+    def fails() -> None:
+        raise error
 
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        answer = Guard(operations)(fails)(request("rita"), NASTY)
+        answer = Guard(operations)(fails)(request("rita"))
     assert answer == gr.skip()
     (said,) = [str(w.message) for w in told]
     assert "cannot use" in said and "<" not in said and "${" not in said
