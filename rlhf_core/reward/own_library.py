@@ -25,11 +25,16 @@ def songs_with_demo(
 ) -> list[Song]:
     """Demo songs of seeds 0 to count - 1, then the library's other train songs.
 
-    report(done, message): done of the demo songs, 0..1. Raises as `load_library`.
+    report(done, message): done of the demo songs written, or of the songs analysed, 0..1. Raises as
+    `load_library`.
     """
     if count < 0:
         raise ConfigError(f"--demo_songs is {count}; it must be 0 or more")
-    own = load_library(data_dir, cache_dir)
+
+    def analysed(done: int, total: int, title: str) -> None:
+        report(done / total, "songs analysed")
+
+    own = load_library(data_dir, cache_dir, progress=analysed)
     if not count:
         return own
     cache = Path(cache_dir or default_cache_dir(data_dir))
@@ -41,6 +46,8 @@ def songs_with_demo(
         paths.append(there[0] if there else write_demo_song(folder / "train", seed))
         report((seed + 1) / count, "demo songs")
     wanted = {path.name for path in paths}
-    demo = [song for song in load_library(folder, cache) if song.path.name in wanted]
+    demo = [
+        song for song in load_library(folder, cache, progress=analysed) if song.path.name in wanted
+    ]
     known = {song.song_id for song in demo}
     return [*demo, *(song for song in own if song.song_id not in known)]

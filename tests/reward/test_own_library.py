@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,8 +25,11 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         path.write_text(f"demo {seed}")
         return path
 
-    def load(folder: Path, cache: Path | None) -> list[SimpleNamespace]:
+    def load(
+        folder: Path, cache: Path | None, progress: Callable[[int, int, str], None]
+    ) -> list[SimpleNamespace]:
         paths = sorted((folder / "train").glob("*.flac"))
+        progress(len(paths), len(paths), paths[-1].stem)
         return [
             SimpleNamespace(path=path, song_id=hashlib.sha256(path.read_bytes()).hexdigest())
             for path in paths
@@ -51,6 +55,11 @@ def test_demo_songs_stand_beside_ones_own_and_are_made_once(
     assert names(3) == [*demo, "mine.flac"]  # the same sound is not taken twice
     assert names(2) == [*demo[:2], "mine.flac"]
     assert written == [0, 1, 2]
+    said: list[tuple[float, str]] = []
+    songs_with_demo(tmp_path, None, 2, lambda done, text: said.append((done, text)))
+    assert said == [
+        (1.0, "songs analysed"), (0.5, "demo songs"), (1.0, "demo songs"), (1.0, "songs analysed")
+    ]  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "train").iterdir()) == [
         "a demo song of mine.flac",
         "mine.flac",

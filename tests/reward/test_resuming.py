@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import signal
 import subprocess
@@ -9,11 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from rlhf_core.checkpoints import load_checkpoint
 from rlhf_core.errors import CheckpointError, ConfigError
@@ -159,6 +162,9 @@ def test_ctrl_c_says_how_to_go_on(
         real(run, done, said)
 
     monkeypatch.setattr(RunFolder, "progress", progress)
+    screen = io.StringIO()
+    shown = partial(tqdm, file=screen)
+    monkeypatch.setattr(pretraining, "tqdm", lambda *a, **k: shown(*a, **k | {"disable": False}))
     argv = [
         *("--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "run"), "--pairs", "24"),
         *("--steps", "6", "--time_limit", "0", "--windows_per_step", "1", "--keep_every", "2"),
@@ -172,5 +178,6 @@ def test_ctrl_c_says_how_to_go_on(
     stop_when[0] = ""
     assert pretraining.main([*argv, "--resume"]) == 0
     assert "6 steps" in capsys.readouterr().out
+    assert "100%" in screen.getvalue() and "step 5" in screen.getvalue()  # the progress bar
     assert pretraining.main([*argv, "--resume"]) == 2
     assert "nothing to resume" in capsys.readouterr().err
