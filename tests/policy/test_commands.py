@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,7 +15,9 @@ import soundfile
 import torch
 
 from rlhf_core import evaluation, train_rlhf
+from rlhf_core.audio import library
 from rlhf_core.audio.library import load_library
+from rlhf_core.checkpoints import load_checkpoint
 from rlhf_core.policy import generate, imitation
 from rlhf_core.policy.agent import Agent, load_policy, save_policy
 from rlhf_core.policy.arguments import build_parser, settings_of
@@ -133,19 +138,86 @@ def _vote(number: int, row: dict) -> dict:  # type: ignore[type-arg]
     }  # fmt: skip
 
 
-def test_old_outputs_are_renamed_not_overwritten(
-    data_dir: Path, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def started(out: Path, *more: str) -> argparse.Namespace:
+    return build_parser().parse_args(["--data_dir", "x", "--output_dir", str(out), *more])
+
+
+def test_old_outputs_are_renamed_not_overwritten(policy: Path, tmp_path: Path) -> None:
+    """And a policy among them is found under its new name, to start from."""
     out = tmp_path / "run"
     reward = out / "models/reward_model_v8_long/reward_model_final.pt"
-    for path in (out / "models/policy_final.pt", out / "logs/training.log", reward):
+    final, log, events = (
+        out / name
+        for name in ("models/policy_final.pt", "logs/training.log", "logs/tensorboard/events.1")
+    )
+    for path in (final, log, events, reward):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("old")
-    train_rlhf._make_room(out, resuming=False)
-    left = {path.name for path in out.rglob("*") if path.is_file()}
-    assert "policy_final.pt" not in left and "training.log" not in left
-    assert reward.read_text() == "old", "what is no output of a training stays where it is"
-    assert sum(name.startswith(("policy_final.", "training.")) for name in left) == 2
+        path.write_bytes(policy.read_bytes())
+    here = started(out, "--checkpoint", str(out / "models/checkpoint_1.pt"))
+    train_rlhf._make_room(here)
+    assert final.is_file() and log.is_file() and events.is_file(), "it goes on with these"
+    args = started(out, "--policy", str(final), "--reference", str(policy))
+    train_rlhf._make_room(args)
+    assert reward.is_file(), "what is no output of a training stays where it is"
+    assert not final.exists() and not log.exists() and not events.exists()
+    moved = sorted(path.name for path in out.rglob("*") if path.is_file() and path != reward)
+    assert [name.split(".")[0] for name in moved] == ["events", "policy_final", "training"]
+    assert args.policy != final and args.policy.read_bytes() == policy.read_bytes()
+    assert args.reference == policy
+    final.write_text("another training's")
+    train_rlhf._make_room(started(out, "--checkpoint", str(tmp_path / "models/checkpoint_1.pt")))
+    assert not final.exists(), "a training from elsewhere leaves this one's files, too"
+
+
+def test_processes_beside_the_first_write_nowhere_and_find_the_same_reward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the second process of torchrun; the training itself is in test_shares."""
+    called: list[tuple[Path, Path | None]] = []
+
+    @contextmanager
+    def second(backend: str) -> Iterator[int]:
+        yield 1
+
+    def run(args: argparse.Namespace, home: Path | None = None) -> None:
+        called.append((args.output_dir, home))
+
+    monkeypatch.setattr(train_rlhf, "process_group", second)
+    monkeypatch.setattr(train_rlhf, "run", run)
+    assert train_rlhf.main(["--data_dir", "x", "--output_dir", str(tmp_path)]) == 0
+    ((elsewhere, home),) = called
+    assert home == tmp_path and elsewhere != tmp_path and not elsewhere.exists()
+
+
+def test_resumed_by_the_command_from_cached_songs_it_is_bit_exact(
+    data_dir: Path, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole run analyses its songs on the way, the resumed one takes them from the cache."""
+    base = ["--data_dir", str(data_dir), "--cache_dir", str(tmp_path / "cache"), "--n_steps", "100"]
+    base += ["--total_steps", "360", "--save_interval", "100", "--edits", "2"]
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    argv = ["--policy", str(policy), "--output_dir", str(whole), "--seed", "3"]
+    assert train_rlhf.main([*base, *argv]) == 0
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 3
+
+    def never(path: Path) -> None:
+        raise AssertionError(f"{path} was decoded again")
+
+    monkeypatch.setattr(library, "read_audio", never)
+    checkpoint = whole / "models/checkpoint_100.pt"
+    assert load_checkpoint(checkpoint, "policy")["step"] < 360
+    argv = ["--checkpoint", str(checkpoint), "--output_dir", str(resumed), "--tensorboard"]
+    assert train_rlhf.main([*base, *argv]) == 0
+    for name in ("policy_final", "policy_best"):
+        one, other = (
+            load_checkpoint(at / f"models/{name}.pt", "policy") for at in (whole, resumed)
+        )
+        assert one["step"] == other["step"]
+        assert all(torch.equal(other["state_dict"][n], v) for n, v in one["state_dict"].items())
+    histories = [(at / "logs/training_history.json").read_text() for at in (whole, resumed)]
+    assert histories[0] == histories[1] and '"learned_raw"' in histories[0]
+    (events,) = (resumed / "logs/tensorboard").iterdir()
+    assert b"training/clamped_share" in events.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -156,6 +228,8 @@ def test_old_outputs_are_renamed_not_overwritten(
         (["--checkpoint", "{damaged}"], "damaged"),
         (["--checkpoint", "{policy}"], "--policy"),
         (["--policy", "/nowhere/policy.pt"], "/nowhere/policy.pt"),
+        (["--policy", "{older}"], "made for features 'beat-features-0'"),
+        (["--checkpoint", "{other}"], "made for other actions"),
         (["--device", "cuda:7"], "--device cpu"),
         (["--device", "abacus"], "not a device"),
         (["--total_steps", "0"], "positive"),
@@ -174,7 +248,12 @@ def test_wrong_arguments_exit_2_and_say_why(
 ) -> None:
     damaged = tmp_path / "damaged.pt"
     damaged.write_bytes(policy.read_bytes()[:2000])
-    extra = [item.format(damaged=damaged, policy=policy) for item in extra]
+    content = torch.load(policy, weights_only=True)
+    older, other = tmp_path / "older.pt", tmp_path / "other.pt"
+    torch.save(content | {"feature_version": "beat-features-0"}, older)
+    torch.save(content | {"actions": ["KEEP", "CUT"]}, other)
+    files = {"damaged": damaged, "policy": policy, "older": older, "other": other}
+    extra = [item.format(**files) for item in extra]
     argv = ["--data_dir", str(data_dir), "--output_dir", str(tmp_path / "run")]
     if "--checkpoint" not in extra and "--policy" not in extra:
         argv += ["--policy", str(policy)]
@@ -266,7 +345,12 @@ def test_evaluation_without_a_reward_model(
     assert results["contenders"]["keep_all"]["keep_ratio"] == 1
     assert results["contenders"]["keep_all"]["duration_ratio"] == pytest.approx(1)
     assert results["verdict"]["decision"] == "doubtful"
-    assert "verdict: doubtful" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "verdict: doubtful" in told
+    lines = [line.split() for line in told.splitlines()]
+    mine, parts = results["contenders"]["policy"], [w[1:] for w in lines if w[:1] == ["policy"]]
+    assert parts[1] == [f"{value:.2f}" for value in mine["dense_components"].values()]
+    assert parts[2] == [f"{v:.0%}" for n, v in mine["actions"].items() if n != "KEEP"]
     assert (tmp_path / "ev/evaluation.png").is_file() and (tmp_path / "ev/edits.png").is_file()
     (example,) = results["examples"]
     files = {name: soundfile.info(path) for name, path in example["files"].items()}

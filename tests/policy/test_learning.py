@@ -13,14 +13,20 @@ import torch
 from torch import Tensor
 
 from feedback_app.settings import POLICY_STEPS
-from rlhf_core.editing.actions import Action
+from rlhf_core.editing.actions import Action, legalise
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import ConfigError
 from rlhf_core.policy.agent import Agent
-from rlhf_core.policy.dpo import DPOConfig, DPOTrainer, PairBatch, ranked_pairs
-from rlhf_core.policy.ppo import PPOConfig, PPOTrainer
+from rlhf_core.policy.dpo import (
+    DPOConfig,
+    DPOTrainer,
+    PairBatch,
+    edit_log_prob,
+    ranked_pairs,
+)
+from rlhf_core.policy.ppo import PPOConfig, PPOTrainer, adapted
 from rlhf_core.policy.rewards import EditRewards, Item, RewardSource
-from rlhf_core.policy.rollout import collect, evaluate
+from rlhf_core.policy.rollout import collect, evaluate, from_actions
 from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
 from rlhf_core.policy.votes import VotePairs
 from rlhf_core.reward.dataset import Vote
@@ -126,6 +132,51 @@ def test_ranked_pairs_by_hand() -> None:
     assert list(zip(better.tolist(), worse.tolist(), strict=True)) == [(2, 4), (6, 0), (1, 3)]
 
 
+def test_an_edit_counts_by_its_free_decisions(small_agent: Agent, items: list[Item]) -> None:
+    """Scored edit by edit, as acting saw it; the beats that bar actions cover count for nothing."""
+    small_agent.action_head.bias.data[int(Action.REPEAT_BAR)] += 4
+    batch = PassageBatch.from_passages(items)
+    acted = collect(small_agent, batch, torch.Generator().manual_seed(1))
+    edits = from_actions(batch, acted.actions)
+    with torch.no_grad():
+        now, _ = evaluate(small_agent, edits)
+    summed, mean = edit_log_prob(now, edits), edit_log_prob(now, edits, mean=True)
+    for row, (state, passage) in enumerate(items):
+        n, grid = passage.n_beats, state.grid
+        phase = grid.bar_phase[passage.start_beat : passage.end_beat]
+        _, free = legalise(acted.actions[row, :n].numpy(), phase, grid.beats_per_bar)
+        assert not free.all(), "no bar action was taken"
+        known = float(acted.log_probs[row, :n][torch.from_numpy(free)].sum())
+        assert float(summed[row]) == pytest.approx(known, abs=1e-3)
+        assert float(mean[row]) == pytest.approx(known / free.sum(), abs=1e-4)
+
+
+def test_ranked_pairs_are_made_anew_by_the_policy_of_now(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+) -> None:
+    """Each update gets at least n_steps scored actions; what changes the policy changes them."""
+    config = TrainingConfig("dpo", total_steps=900, n_steps=400, save_interval=10**9)
+    trainer = RLHFTrainer(small_agent, items, likes_cuts, tmp_path, config)
+    drawn: list[PairBatch] = []
+    learn = trainer.algorithm.update
+
+    def update(pairs: PairBatch, generator: torch.Generator) -> dict[str, float]:
+        drawn.append(pairs)
+        log = learn(pairs, generator)
+        small_agent.action_head.bias.data[int(Action.REVERSE)] += 20
+        return log
+
+    trainer.algorithm.update = update  # type: ignore[method-assign]
+    trainer.train()
+    shares = []
+    for pairs in drawn:
+        assert pairs.steps == 2 * int(pairs.batch.valid.sum()) >= 400
+        both = torch.stack([pairs.actions_a, pairs.actions_b])
+        shares.append(float((both == Action.REVERSE)[:, pairs.batch.valid].float().mean()))
+    assert shares[0] < 0.3 and min(shares[1:]) > 0.9, shares
+    assert trainer.columns["step"] == np.cumsum([0, *(p.steps for p in drawn[:-1])]).tolist()
+
+
 def test_votes_become_labels_and_margins(small_agent: Agent, items: list[Item]) -> None:
     """Ties are soft labels, strength a lead to reach; "skip" and its like never get here."""
     state, passage = items[0][0], Passage(0, 24)
@@ -178,6 +229,31 @@ def test_an_update_at_zero_advantage_moves_only_the_value(
     before, _ = evaluate(reference, rollout)
     after, _ = evaluate(small_agent, rollout)
     assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize(("limit", "epochs"), [(1e-9, 1), (1e9, 3)])
+def test_an_update_ends_early_beyond_its_kl_and_gradients_are_shortened(
+    small_agent: Agent, items: list[Item], limit: float, epochs: int
+) -> None:
+    batch = PassageBatch.from_passages(items)
+    rollout = collect(small_agent, batch, torch.Generator().manual_seed(0))
+    config = PPOConfig(epochs=3, minibatch_episodes=5, update_kl=limit, max_grad_norm=1e-3)
+    trainer = PPOTrainer(small_agent, copy_of(small_agent), config)
+    rewards = torch.randn(batch.size, generator=torch.Generator().manual_seed(1))
+    log = trainer.update(rollout, rewards, torch.Generator().manual_seed(0))
+    steps = {int(state["step"]) for state in trainer.optimizer.state.values()}
+    assert steps == {epochs * 2} and log["stopped_early"] == (epochs == 1)
+    left = [weight.grad for weight in small_agent.parameters() if weight.grad is not None]
+    assert torch.cat([g.flatten() for g in left]).norm().item() == pytest.approx(1e-3, rel=1e-2)
+    assert log["grad_norm"] > 1e-2, "what is logged is the length before"
+
+
+def test_adaptive_weights_by_hand() -> None:
+    """Up by a half beyond 1.2 times the target, down below its 1.2th part, within their limits."""
+    steps = [adapted(0.3, excess, 0.2, 0.4) for excess in (1.1, 0.9, 1.3, 0.5)]
+    assert steps == [0.3, 0.3, 0.4, 0.2]
+    assert adapted(0.3, 1.3, 0.0, 9.0) == pytest.approx(0.45)
+    assert adapted(0.3, 0.5, 0.0, 9.0) == pytest.approx(0.2)
 
 
 def test_settings_check_themselves() -> None:

@@ -24,6 +24,7 @@ WORKER = """
 import pickle, sys
 from pathlib import Path
 import torch
+from rlhf_core.policy.shares import anyone
 from rlhf_core.reward.parallel import process_group
 folder = Path(sys.argv[1])
 torch.set_num_threads(1)
@@ -31,6 +32,7 @@ with process_group(meet=f"file://{folder}/meet") as rank:
     make, arguments = pickle.loads((folder / "work.pkl").read_bytes())
     trainer = make[0](make[1], make[2], make[3])
     log = trainer.update(*arguments, torch.Generator().manual_seed(0))
+    assert anyone(rank == 1) and not anyone(False), "both stop, or none"
 weights = {name: value.clone() for name, value in trainer.agent.state_dict().items()}
 torch.save((weights, log), folder / f"rank{rank}.pt")
 threads = {path.read_text() for path in Path("/proc/self/task").glob("*/comm")}

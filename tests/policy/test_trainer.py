@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -14,17 +16,27 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from rlhf_core import history
 from rlhf_core.checkpoints import load_checkpoint
 from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import CheckpointError, DataError
+from rlhf_core.policy import trainer as trainer_module
 from rlhf_core.policy.agent import Agent, agent_from_content, load_policy
 from rlhf_core.policy.ppo import PPOConfig
 from rlhf_core.policy.rewards import EditRewards, Item, RewardSource, dense_only
 from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
 from rlhf_core.runs import RunFolder, read_lines, running
+
+BOTH = {"total_reward", "dense_reward", "dense_raw", "policy_loss", "entropy", "kl_reference",
+        "grad_norm", "keep_ratio"}  # fmt: skip
+DIAGNOSTICS = {
+    "ppo": BOTH | {"value_loss", "approx_kl", "clip_fraction", "explained_variance", "kl_weight",
+                   "entropy_weight", "stopped_early"},
+    "dpo": BOTH | {"accuracy", "margin", "chosen_log_prob", "rejected_log_prob"},
+}  # fmt: skip
 
 
 def config(steps: int, algorithm: str = "ppo", interval: int = 600) -> TrainingConfig:
@@ -52,6 +64,8 @@ def test_resuming_is_as_if_never_stopped(
         fresh(small_agent), items, likes_cuts, tmp_path / "a", config(1200, algorithm)
     )
     straight.train()
+    for name in DIAGNOSTICS[algorithm]:
+        assert all(value is not None for value in straight.columns[name]), name
     first = RLHFTrainer(
         fresh(small_agent), items, likes_cuts, tmp_path / "b", config(600, algorithm)
     )
@@ -106,6 +120,48 @@ def test_outputs(
     assert trainer.load_training_history() == trainer.columns
 
 
+def test_what_can_be_watched_while_it_trains(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Plot and history are there before the end; the bar tells ETA, reward and KL."""
+    shown, seen = io.StringIO(), []
+
+    def bar(**options: object) -> object:
+        return tqdm(**(options | {"disable": False, "file": shown, "mininterval": 0}))
+
+    def watched(batch: PassageBatch, actions: Tensor, given: Sequence[Item]) -> EditRewards:
+        plot = tmp_path / "logs/training_progress.png"
+        seen.append(plot.is_file() and plot.read_bytes()[:4] == b"\x89PNG")
+        if seen[-1]:
+            assert history.load(tmp_path / "logs/training_history.json")["episode"] == [0]
+        return likes_cuts(batch, actions, given)
+
+    monkeypatch.setattr(trainer_module, "tqdm", bar)
+    made = TrainingConfig("dpo", 600, n_steps=300, plot_every=1, log_every=1)
+    RLHFTrainer(small_agent, items, watched, tmp_path, made).train()
+    assert seen == [False, True]
+    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d,.*reward=[+-]\d.*kl=\d", shown.getvalue())
+    lines = (tmp_path / "logs/training.log").read_text().splitlines()
+    updates = [line for line in lines if "episode" in line]
+    assert len(updates) == 2 and all("accuracy" in u and "margin" in u for u in updates)
+
+
+def test_a_training_of_before_newer_columns_can_go_on(
+    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+) -> None:
+    first = RLHFTrainer(fresh(small_agent), items, likes_cuts, tmp_path / "a", config(300))
+    first.train()
+    state = first.state()
+    for name in ("held_out_reward", "entropy_weight"):
+        del state["history"][name]
+    again = RLHFTrainer(fresh(small_agent), items, likes_cuts, tmp_path / "b", config(600))
+    again.restore(tmp_path / "a", state)
+    again.train()
+    assert again.columns["entropy_weight"][0] is None
+    assert again.columns["entropy_weight"][-1] is not None
+
+
 def test_nothing_saved_depends_on_the_total(
     small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
 ) -> None:
@@ -125,8 +181,13 @@ def test_nothing_saved_depends_on_the_total(
     assert states[0]["training"]["history"] == states[1]["training"]["history"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_signal_saves_a_checkpoint_and_says_how_to_go_on(
-    small_agent: Agent, items: list[Item], likes_cuts: RewardSource, tmp_path: Path
+    small_agent: Agent,
+    items: list[Item],
+    likes_cuts: RewardSource,
+    tmp_path: Path,
+    number: signal.Signals,
 ) -> None:
     calls = 0
 
@@ -134,7 +195,7 @@ def test_a_stop_signal_saves_a_checkpoint_and_says_how_to_go_on(
         nonlocal calls
         calls += 1
         if calls == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return likes_cuts(batch, actions, items)
 
     run = RunFolder(tmp_path, "train-policy")
