@@ -1,8 +1,9 @@
 """Passwords, sessions and lock-out.
 
 Passwords are kept as scrypt hashes, sessions as SHA-256 of a random token that only the browser
-has. After repeated failures a name (and an address) must wait, twice as long each time; a wrong
-name takes as long as a wrong password, so that names cannot be found out.
+has. After repeated failures a name (and an address) must wait, twice as long each time, until
+an hour has passed without one; a wrong name takes as long as a wrong password, so that names cannot
+be found out.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from feedback_app.store import Store
 ROLES = ("annotator", "researcher")
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**14, 8, 1
 FREE_FAILURES, LONGEST_WAIT_S = 5, 300.0
+FORGOTTEN_S = 3600.0  # an address is a whole studio's: its slips of months are no attack
 CACHE_S = 30.0
 MIN_PASSWORD = 8
 
@@ -80,7 +82,7 @@ class LockOut:
     def wait_s(self, key: str) -> float:
         """Seconds until another attempt is allowed; 0 when it is."""
         with self._lock:
-            count, last = self._failures.get(key, (0, 0.0))
+            count, last = self._recent(key)
             if count < FREE_FAILURES:
                 return 0.0
             pause = min(LONGEST_WAIT_S, 2.0 ** (count - FREE_FAILURES))
@@ -88,10 +90,16 @@ class LockOut:
 
     def failed(self, key: str) -> None:
         with self._lock:
-            count, _ = self._failures.get(key, (0, 0.0))
+            count, _ = self._recent(key)
+            self._failures.pop(key, None)  # behind those that failed longer ago
             self._failures[key] = (count + 1, self._clock())
             if len(self._failures) > 10_000:
                 self._failures.pop(next(iter(self._failures)))
+
+    def _recent(self, key: str) -> tuple[int, float]:
+        """Failures that count, and when the last one was."""
+        count, last = self._failures.get(key, (0, 0.0))
+        return (0, last) if self._clock() - last > FORGOTTEN_S else (count, last)
 
     def succeeded(self, key: str) -> None:
         with self._lock:
@@ -143,7 +151,7 @@ class Sessions:
         return account
 
     def sign_out(self, token: str | None) -> None:
-        if token:
+        if self.account(token) is not None and token:  # nobody's token is no write
             self.store.end_session(_digest(token))
             self._cache.pop(_digest(token), None)
 

@@ -183,6 +183,15 @@ def test_sign_out_disabling_and_a_new_password_end_sessions(services: Services) 
         services.operations.set_disabled("res", True)
 
 
+def test_a_sign_out_of_nobody_writes_nothing(services: Services) -> None:
+    client = client_of(services)
+    before = services.store.database.foreign
+    for cookie in ("", "session=made-up"):
+        answer = client.post("/logout", headers={"cookie": cookie}, follow_redirects=False)
+        assert answer.status_code == 303
+    assert services.store.database.foreign == before
+
+
 def test_an_expired_session_is_nobody(services: Services) -> None:
     client = client_of(services, "ann")
     services.store.database.execute("UPDATE sessions SET expires_at = TIMESTAMP '2020-01-01'")
@@ -205,6 +214,12 @@ def test_guessing_locks_out_for_longer_and_longer(monkeypatch: pytest.MonkeyPatc
     assert waits == [1.0, 2.0, 4.0, 8.0] and lock.wait_s("y") == 0
     lock.succeeded("x")
     assert lock.wait_s("x") == 0
+    for _ in range(50):
+        lock.failed("y")
+    assert lock.wait_s("y") == auth.LONGEST_WAIT_S
+    now[0] += auth.FORGOTTEN_S + 1  # a studio's address: an hour later slips begin anew
+    lock.failed("y")
+    assert lock.wait_s("y") == 0
 
 
 def test_a_locked_name_is_refused_even_with_the_right_password(services: Services) -> None:
