@@ -26,6 +26,8 @@ from feedback_app.workspace import Holder, Workspace
 
 POLL_S = 0.25
 TIMEOUT_S = 600.0
+LONG_S = 24 * 3600.0
+LONG = ("backup", "doctor", "export", "export_pairs", "import_votes")  # in proportion to it all
 
 
 class Caller(Protocol):
@@ -61,7 +63,8 @@ class Remote:
             },
         )
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            patience = LONG_S if operation in LONG else TIMEOUT_S
+            with urllib.request.urlopen(request, timeout=patience) as response:
                 return json.load(response)["result"]
         except urllib.error.HTTPError as error:
             raise AppError(_words(error)) from error

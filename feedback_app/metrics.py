@@ -28,6 +28,8 @@ from feedback_app.schema import MIGRATIONS
 from feedback_app.services import Services
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+# Others are counted together: a stranger may make up as many as there is memory for.
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
 MEGABYTE = 1024 * 1024
 Labels = tuple[tuple[str, str], ...]
@@ -44,7 +46,7 @@ class Requests:
 
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
         with self._lock:
-            key = (route, method, status)
+            key = (route, method if method in METHODS else "other", status)
             self._counts[key] = self._counts.get(key, 0) + 1
             spent = self._seconds.setdefault(route, [0.0] * (len(BUCKETS_S) + 2))
             spent[bisect_left(BUCKETS_S, seconds)] += 1

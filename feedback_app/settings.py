@@ -7,6 +7,7 @@ A name or a value that is not known is refused with the list of what is.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -104,18 +105,12 @@ class Settings:
     cancel_grace_s: float = 20.0
 
     def __post_init__(self) -> None:
-        at_least_one = (
-            "session_days", "max_upload_mb", "max_upload_total_mb", "votes_per_pair", *RATES,
-            "lease_minutes", "goal",
-            "generate_count", "threads", "first_pairs", "bootstrap_pairs", "repeat_gap",
-        )  # fmt: skip
-        for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise InvalidError(f"setting {name} is {getattr(self, name)}; it must be >= 1")
-        shares = ("required_region_share", "test_share", "repeat_rate", "gold_rate")
-        for name in (*shares, *SHARES, *ASSIGN):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidError(f"setting {name} is {getattr(self, name)}; it must be 0..1")
+        for low, high, names in RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if not (low <= value <= high and math.isfinite(value)):
+                    wanted = f">= {low}" if high == math.inf else f"{low}..{high}"
+                    raise InvalidError(f"setting {name} is {value}; it must be {wanted}")
         for names in (SHARES, ASSIGN):
             if abs(sum(getattr(self, name) for name in names) - 1) > 1e-6:
                 raise InvalidError(f"settings {', '.join(names)} must add up to 1")
@@ -125,8 +120,6 @@ class Settings:
                 "that were given by chance"
             )
         self._check_operation()
-        if not 0 <= self.port <= 65535:
-            raise InvalidError(f"setting port is {self.port}; it must be 0..65535")
         if any(not word.strip() for word in self.launcher):
             raise InvalidError("setting launcher has an empty word; give one word per item")
 
@@ -149,6 +142,23 @@ RATES = (
 )  # fmt: skip
 SHARES = ("share_random", "share_chosen", "share_cross", "share_broad")
 ASSIGN = ("assign_score", "assign_random", "assign_cross")
+RANGES: tuple[tuple[float, float, tuple[str, ...]], ...] = (
+    (1, math.inf, (
+        "max_upload_mb", "max_upload_total_mb", "votes_per_pair", "goal", "generate_count",
+        "threads", "first_pairs", "bootstrap_pairs", "repeat_gap", "bootstrap_time_limit_s", *RATES,
+    )),
+    (0, math.inf, (
+        "min_free_mb", "required_cap_s", "fast_vote_ms", "low_water", "imitation_steps",
+        "version_examples", "cancel_grace_s",
+    )),
+    (0, 1, (
+        "required_region_share", "test_share", "repeat_rate", "gold_rate", *SHARES, *ASSIGN,
+    )),
+    (1, 3650, ("session_days",)),  # what a date can hold
+    (1, 525_600, ("lease_minutes",)),
+    (0, 19, ("nice",)),  # what a user may ask of Linux
+    (0, 65535, ("port",)),
+)  # fmt: skip
 
 
 def load_settings(
@@ -225,10 +235,11 @@ def _typed(name: str, value: Any) -> Any:
         if kind is tuple:
             items = value.split(",") if isinstance(value, str) else value
             return tuple(str(item) for item in items if str(item))
-        if kind is int and isinstance(value, float) and value != int(value):
+        fraction = kind is int and isinstance(value, float) and value != int(value)
+        if fraction or (kind in (int, float) and isinstance(value, bool)):
             raise ValueError(value)
         return kind(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidError(f"setting {name} is {value!r}; expected a {kind.__name__}") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.cookiejar
 import json
+import math
 import os
 import re
 import signal
@@ -33,6 +34,7 @@ from feedback_app.errors import InvalidError, WorkspaceError
 from feedback_app.schema import MIGRATIONS, migrate
 from feedback_app.serve import first_accounts
 from feedback_app.services import Services, open_services
+from feedback_app.settings import settings_from
 from feedback_app.votes import VoteForm
 
 ENVIRONMENT = dict(os.environ) | {
@@ -245,6 +247,15 @@ def test_settings_are_checked_by_name_and_value(tmp_path: Path) -> None:
         (tmp_path / "settings.json").write_text(text)
         found = command(tmp_path, "status")
         assert found.returncode == 2 and part in found.stderr, found.stderr
+    for name, value, part in (
+        ("goal", True, "expected a int"), ("goal", 1.5, "expected a int"), ("nice", 20, "0..19"),
+        ("goal", math.inf, "expected a int"), ("session_days", 10**7, "1..3650"),
+        ("required_cap_s", math.nan, ">= 0"), ("required_cap_s", math.inf, ">= 0"),
+        ("min_free_mb", -1, ">= 0"), ("test_share", "1.01", "0..1"), ("port", -1, "0..65535"),
+        ("log_requests", "perhaps", "expected a bool"), ("log_format", "xml", "text or json"),
+    ):  # fmt: skip
+        with pytest.raises(InvalidError, match=f"setting {name} .*{re.escape(part)}"):
+            settings_from({name: value})
     (tmp_path / "settings.json").unlink()
     (tmp_path / "settings.json").mkdir()  # what the disk does not give is told in words as well
     found = command(tmp_path, "status")

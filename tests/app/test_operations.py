@@ -117,6 +117,8 @@ def test_figures_count_what_happened(services: Services) -> None:
     client = TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 1))
     client.post("/login", data={"name": "ann", "password": PASSWORD})
     shown = client.get("/api/next").json()
+    for number in range(3):
+        client.request(f"MADEUP{number}", "/api/vote")
     for _ in range(2):
         vote = {"vote_id": str(uuid4()), "assignment_id": shown["assignment_id"], "choice": "tie"}
         shown = client.post("/api/vote", json=vote).json()["next"]
@@ -126,9 +128,10 @@ def test_figures_count_what_happened(services: Services) -> None:
     assert found['feedback_votes{source="app",kind="vote"}'] == 2
     key = 'feedback_http_requests_total{route="/api/vote",method="POST",status="200"}'
     assert found[key] == 2
-    assert found['feedback_http_request_seconds_count{route="/api/vote"}'] == 2
+    assert found[key.replace("POST", "other").replace("200", "405")] == 3
+    assert found['feedback_http_request_seconds_count{route="/api/vote"}'] == 5
     buckets = [v for k, v in found.items() if "_bucket" in k and '"/api/vote"' in k]
-    assert buckets == sorted(buckets) and buckets[-1] == 2
+    assert buckets == sorted(buckets) and buckets[-1] == 5
     assert found['feedback_assignments{state="done"}'] == 2
     for name in ("disk_free_bytes", "database_bytes"):
         assert found[f"feedback_{name}"] > 0
