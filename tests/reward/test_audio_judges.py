@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import rlhf_core
 from rlhf_core.audio.feature_table import BEAT_FEATURES
 from rlhf_core.audio.io import Audio
 from rlhf_core.audio_judges import AUDIO_JUDGES, RATE, Sound, heard
@@ -15,6 +17,7 @@ from rlhf_core.errors import ConfigError
 from rlhf_core.types import AudioState, BeatGrid, Passage
 
 BEAT_S, N_BEATS = 0.5, 32
+PACKAGE = Path(rlhf_core.__file__).parent
 
 
 def tone(hz: float, seconds: float, level: float = 0.2) -> np.ndarray:
@@ -38,8 +41,28 @@ def score(name: str, samples: np.ndarray, *edits: np.ndarray) -> list[float]:
     return AUDIO_JUDGES[name].score(*song(samples), edits).tolist()
 
 
-def test_at_least_three_listen() -> None:
+def imported(module: str, known: set[str]) -> set[str]:
+    """The modules of this project that a module needs, read from their text, itself included."""
+    path = PACKAGE.parent / f"{module.replace('.', '/')}.py"
+    if module in known or not module.startswith("rlhf_core.") or not path.is_file():
+        return known
+    known.add(module)
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                imported(name, known)
+    return known
+
+
+def test_at_least_three_listen_and_share_no_code_with_the_pretraining() -> None:
     assert len(AUDIO_JUDGES) >= 3
+    theirs = imported("rlhf_core.audio_judges", set())
+    ours = imported("rlhf_core.reward.pretraining", set())
+    assert {"rlhf_core.editing.attributes", "rlhf_core.reward.descriptors"} <= ours
+    assert theirs & ours == {
+        *("rlhf_core.audio.io", "rlhf_core.audio.loudness", "rlhf_core.audio.feature_table"),
+        *("rlhf_core.editing.actions", "rlhf_core.types", "rlhf_core.errors", "rlhf_core.files"),
+    }  # files, names and types; nothing that measures an edit
 
 
 def test_a_seam_between_unlike_sounds_is_heard() -> None:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from rlhf_core.audio.feature_table import BEAT_FEATURES, FEATURE_SLICES, STEMS
 from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import ConfigError
 from rlhf_core.judges import JUDGES, Manner, cast_vote, judge_named
+from rlhf_core.reward.synthetic import draw_edits
 from rlhf_core.types import AudioState, BeatGrid, Passage
 
 
@@ -130,3 +132,61 @@ def test_a_manner_skips_lapses_and_leans_to_a_side() -> None:
     assert harsh.answer(9.0, 2.1, rng, floor=floor)[0] != "both_bad"
     with pytest.raises(ConfigError, match="shares"):
         Manner(skip=1.5)
+
+
+def made_up(features: np.ndarray) -> AudioState:
+    """A synthetic song of 64 beats of half a second, bars of four."""
+    grid = BeatGrid(np.arange(65) * 0.5, np.arange(64) % 4, 120.0, source="known")
+    return AudioState("synthetic", grid, features.astype(np.float32))
+
+
+@pytest.mark.parametrize(("judge", "stem"), [("vocals_first", "vocals"), ("steady_drums", "drums")])
+def test_who_listens_for_a_stem_keeps_where_it_is(judge: str, stem: str) -> None:
+    features = np.random.default_rng(0).normal(size=(64, BEAT_FEATURES))
+    column = FEATURE_SLICES["stem_energy"].start + STEMS.index(stem)
+    features[:, column] = np.where(np.arange(64) < 32, 1.0, 5.0)
+    with_it, without = scores(judge, made_up(features), edits(cut(0, 32), cut(32, 64)))
+    assert with_it > without + 1
+
+
+def test_steady_drums_minds_a_broken_bar_and_vocals_first_does_not_count() -> None:
+    song = made_up(np.zeros((64, BEAT_FEATURES)))
+    whole, broken = scores("steady_drums", song, edits(cut(16, 24), cut(16, 23)))
+    assert whole > broken
+    whole, broken = scores("vocals_first", song, edits(cut(16, 24), cut(16, 23)))
+    assert whole == pytest.approx(broken, abs=0.01)
+
+
+def test_dynamic_hears_how_far_loud_and_soft_lie_apart() -> None:
+    song = made_up(np.zeros((64, BEAT_FEATURES)))
+    half = dict.fromkeys(range(32), Action.GAIN_DOWN)
+    flat, quiet, apart = scores(
+        "dynamic", song, edits({}, dict.fromkeys(range(64), Action.GAIN_DOWN), half)
+    )
+    assert flat == pytest.approx(quiet, abs=1e-3) and apart > flat + 1
+
+
+def test_a_mixture_minds_length_bars_and_repetition() -> None:
+    song = made_up(np.random.default_rng(3).normal(size=(64, BEAT_FEATURES)))
+    shorter, all_of_it, very_short, broken, again = scores(
+        "mixture",
+        song,
+        edits(cut(24, 40), {}, cut(8, 60), cut(24, 39), {16: Action.LOOP, **cut(24, 40)}),
+    )
+    assert shorter > all_of_it > very_short and shorter > broken and shorter > again
+
+
+def test_tastes_are_clearly_different(songs: list[AudioState]) -> None:
+    """No two judges rank the edits of a passage alike: correlation within passages."""
+    rng, passage, found = np.random.default_rng(0), Passage(0, 64), []
+    for song in songs[:3]:
+        features = song.features[:64].copy()
+        features[24:28] += 1.5 * rng.normal(size=features[24:28].shape)  # a bar with a flaw
+        flawed = made_up(features)
+        drawn = [edit for _ in range(2) for edit in draw_edits(flawed, passage, rng)]
+        batch = PassageBatch.from_passages([(flawed, passage)] * len(drawn))
+        actions = torch.from_numpy(np.stack(drawn))
+        scores = np.array([judge.score(batch, actions).tolist() for judge in JUDGES.values()])
+        found.append(scores - scores.mean(1, keepdims=True))
+    alike = np.corrcoef(np.concatenate(found, 1))[np.triu_indices(len(JUDGES), 1)]
+    assert alike.max() < 0.9 and alike.min() < 0
