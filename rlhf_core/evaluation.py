@@ -220,6 +220,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m rlhf_core.evaluation",
         description="Compare a policy with baselines, and with its parent, on unseen songs.",
+        epilog="With --parent the verdict is accept (better with a probability of 90 % or more, and "
+        "nothing odd), reject (10 % or less) or doubtful, with its reasons. Odd are: far from the "
+        "parent, less variety, other lengths, worse dense components. A reward that trained the "
+        "policy must not judge it: give --preferences, whose withheld votes then do.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="policy to evaluate")

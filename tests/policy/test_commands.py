@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -18,9 +19,11 @@ from rlhf_core import evaluation, train_rlhf
 from rlhf_core.audio import library
 from rlhf_core.audio.library import load_library
 from rlhf_core.checkpoints import load_checkpoint
+from rlhf_core.errors import ConfigError
 from rlhf_core.policy import generate, imitation
 from rlhf_core.policy.agent import Agent, load_policy, save_policy
 from rlhf_core.policy.arguments import build_parser, settings_of
+from rlhf_core.policy.commands import log_file, start_logging
 from rlhf_core.policy.dpo import DPOConfig
 from rlhf_core.policy.ppo import PPOConfig
 from rlhf_core.policy.trainer import TrainingConfig
@@ -302,9 +305,31 @@ def test_out_of_gpu_memory_gets_advice(
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(train_rlhf, "run", full)
+    monkeypatch.setattr(evaluation, "run", full)
     assert train_rlhf.main(["--data_dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert "--n_steps" in error and "--minibatch" in error and "--device cpu" in error
+    assert evaluation.main(["--checkpoint", "x.pt", "--test_dir", str(tmp_path)]) == 2
+    assert "--device cpu" in capsys.readouterr().err
+
+
+def test_the_log_level_is_the_terminals_and_files_get_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger, written = logging.getLogger("rlhf_core.policy.trainer"), {}
+    try:
+        for level in ("ERROR", "DEBUG"):
+            start_logging(level)
+            with log_file(tmp_path / level):
+                logger.debug("every update")
+                logger.info("every tenth")
+            written[level] = (capsys.readouterr().err, (tmp_path / level).read_text())
+    finally:
+        start_logging("INFO")
+    assert written["ERROR"][0] == "" and "every tenth" in written["ERROR"][1]
+    assert all("every update" in text for text in written["DEBUG"])
+    with pytest.raises(ConfigError, match="--log_level"):
+        start_logging("LOUD")
 
 
 def test_guide_names() -> None:

@@ -34,7 +34,8 @@ with process_group(meet=f"file://{folder}/meet") as rank:
     log = trainer.update(*arguments, torch.Generator().manual_seed(0))
     assert anyone(rank == 1) and not anyone(False), "both stop, or none"
 weights = {name: value.clone() for name, value in trainer.agent.state_dict().items()}
-torch.save((weights, log), folder / f"rank{rank}.pt")
+gradients = {name: value.grad for name, value in trainer.agent.named_parameters()}
+torch.save((weights, gradients, log), folder / f"rank{rank}.pt")
 threads = {path.read_text() for path in Path("/proc/self/task").glob("*/comm")}
 assert not [name for name in threads if "gloo" in name], threads
 """
@@ -78,7 +79,7 @@ def test_two_processes_equal_one(
     agent = copy_of(small_agent).requires_grad_(True)
     log = kind(agent, reference, config).update(*arguments, torch.Generator().manual_seed(0))
     assert [worker.wait() for worker in workers] == [0, 0]
-    (first, logged), (second, _) = (
+    (first, gradients, logged), (second, same, _) = (
         torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)
     )
     start = small_agent.state_dict()
@@ -86,5 +87,11 @@ def test_two_processes_equal_one(
     for name, value in agent.state_dict().items():
         assert torch.equal(first[name], second[name]), name
         assert torch.allclose(first[name], value, atol=2e-5), name
+    for name, value in agent.named_parameters():  # those of the last minibatch
+        if value.grad is None:  # DPO has no use for the value head
+            assert gradients[name] is None or not gradients[name].any(), name
+            continue
+        assert torch.equal(gradients[name], same[name]), name
+        assert torch.allclose(gradients[name], value.grad, atol=1e-4), name
     for name in ("policy_loss", "kl_reference", "entropy", "grad_norm"):
         assert logged[name] == pytest.approx(log[name], rel=1e-3, abs=1e-5), name
