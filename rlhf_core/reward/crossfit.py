@@ -103,7 +103,7 @@ def evaluate(
 
     parent_phi: the edits as the parent's trunk embeds them, where it is another trunk.
     tuned: p(a) (n,) of the votes by trunks tuned on the same folds (`finetuning`): then they are
-    this version's.
+    this version's. People left out are always foreseen on the bootstrap's trunk.
     """
     songs = [vote.song_id for vote in votes]
     counted, words = evaluation_votes(votes)

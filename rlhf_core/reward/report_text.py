@@ -131,6 +131,8 @@ def _about_parent(values: Mapping[str, Any]) -> str:
     if "version" not in values:
         return ""
     trunk = ", its own trunk" if values["own_trunk"] else ""
+    # Tuned on votes, those left out among them: the report must not hide that it was told.
+    trunk += ", which was tuned on votes judged here" if values.get("trunk_saw_votes") else ""
     whose = "its" if values["votes_known"] else "all"
     return f"   ({whose} {values['n_votes']} votes{trunk})"
 

@@ -110,8 +110,15 @@ def test_state_goes_round(loaded: Loaded, tmp_path: Path) -> None:
 
 def test_nothing_loaded_raises_instead_of_rewarding_zero(loaded: Loaded) -> None:
     _, batch, actions = loaded
-    with pytest.raises(CheckpointError, match="load_model"):
-        LearnedRewardIntegration().score(batch, actions)
+    empty, inputs = LearnedRewardIntegration(), reward_inputs(batch, actions)
+    for reward in (
+        lambda: empty.score(batch, actions),
+        lambda: empty.compute_learned_reward(*inputs),
+        lambda: empty.compute_trajectory_reward(inputs[0], inputs[1], torch.ones(4), inputs[2]),
+        empty.get_model_state,
+    ):
+        with pytest.raises(CheckpointError, match="load_model"):
+            reward()
 
 
 def test_a_mask_in_place_of_action_ids_and_the_reverse_are_refused(loaded: Loaded) -> None:

@@ -14,11 +14,14 @@ from rlhf_core.reward.metrics import (
     agreement,
     calibration_error,
     consistency,
+    cross_fit,
     evaluation_votes,
     folds_by_song,
+    reliability,
     summary,
     wilson_interval,
 )
+from rlhf_core.reward.posterior import HeadPosterior, Votes
 from rlhf_core.types import Passage
 
 
@@ -69,6 +72,36 @@ def test_calibration_error_by_hand() -> None:
     p = np.array([0.95, 0.95, 0.05, 0.05])
     assert calibration_error(p, np.array([1.0, 1.0, 0.0, 0.0])) == pytest.approx(0.05)
     assert calibration_error(p, np.array([0.0, 0.0, 1.0, 1.0])) == pytest.approx(0.95)
+
+
+def test_the_reliability_plot_by_hand() -> None:
+    p = np.array([0.02, 0.08, 0.55, 0.55, 1.0])
+    outcome = np.array([-1, 1, 1, -1, 1])
+    bins = reliability(p, outcome)
+    assert [row["votes"] for row in bins] == [2, 2, 1]  # empty bins are not there
+    assert [row["stated"] for row in bins] == pytest.approx([0.05, 0.55, 1.0])
+    assert [row["observed"] for row in bins] == [0.5, 0.5, 1.0]
+    off = sum(row["votes"] * abs(row["stated"] - row["observed"]) for row in bins) / 5
+    assert calibration_error(p, (outcome > 0).astype(float)) == pytest.approx(off)
+
+
+def test_nobody_is_judged_by_a_head_that_has_seen_the_song() -> None:
+    """The fit's stand-in notes the votes that it is given; a vote's difference is its number."""
+    n, folds = 12, np.arange(12) % 3
+    zeros = np.zeros(n, dtype=np.int64)
+    data = Votes(np.arange(n, dtype=float)[:, None], zeros, np.ones(n), zeros, np.ones(n))
+    given: list[list[int]] = []
+
+    def fit(votes: Votes) -> HeadPosterior:
+        given.append(votes.differences[:, 0].astype(int).tolist())
+        none = np.zeros(1)
+        return HeadPosterior(np.ones(1), np.zeros((1, 1)), 1.0, 0.2, None, none, none, 0.0, n)
+
+    known = np.arange(n) > 5
+    p = cross_fit(data, folds, fit, train=known)
+    assert given == [[i for i in range(6, n) if i % 3 != fold] for fold in range(3)]
+    np.testing.assert_allclose(p, 1 / (1 + np.exp(-np.arange(n))))
+    np.testing.assert_array_equal(cross_fit(data, folds, fit, train=zeros.astype(bool)), 0.5)
 
 
 def test_repeats_count_with_sides_and_order_put_right() -> None:

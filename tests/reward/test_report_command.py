@@ -18,7 +18,7 @@ from rlhf_core.errors import CheckpointError
 from rlhf_core.reward.checkpoint import KIND, RewardCheckpoint, load_reward
 from rlhf_core.reward.dataset import read_snapshot
 from rlhf_core.reward.model import LearnedRewardModel
-from rlhf_core.reward.report_text import reliability_text, values_text
+from rlhf_core.reward.report_text import metrics_text, reliability_text, values_text
 from rlhf_core.reward.training import fit_reward
 from rlhf_core.types import AudioState
 from tests.reward.judged import judged_rows, snapshot
@@ -211,6 +211,28 @@ def test_a_report_is_shown_whole_and_drawn(
     assert imread(plot).std() > 0.02  # not an empty picture
     assert test_report.main([str(bootstrap_path), "--plot", str(tmp_path / "none.png")]) == 2
     assert "no reliability figures" in capsys.readouterr().err
+
+
+def test_the_parent_is_told_with_what_it_had() -> None:
+    row = {
+        "accuracy": 0.7, "accuracy_low": 0.6, "accuracy_high": 0.8, "log_loss": 0.61, "ece": 0.04
+    }  # fmt: skip
+    parent = row | {
+        "version": "reward_v1", "votes_known": True, "n_votes": 37, "own_trunk": True,
+        "trunk_saw_votes": True,
+    }  # fmt: skip
+    metrics = row | {
+        "n_votes": 90, "n_decisive": 80, "n_simulated": 90, "n_annotators": 1, "n_songs": 7,
+        "evaluated_on": "60 votes", "log_loss_of_knowing_nothing": 0.6931,
+        "baselines": {"parent": parent | {"accuracy": 0.65}},
+        "gain_over_parent": {"accuracy": 0.05, "low": -0.01, "high": 0.11},
+    }  # fmt: skip
+    said = "\n".join(metrics_text(metrics))
+    assert "(its 37 votes, its own trunk, which was tuned on votes judged here)" in said
+    assert "right on 5.0% more of the votes than its parent" in said
+    assert "(interval -1.0% to +11.0%)" in said and "90 simulated) of 1 person" in said
+    del metrics["baselines"]["parent"]["trunk_saw_votes"]
+    assert "tuned" not in "\n".join(metrics_text(metrics))
 
 
 def test_the_diagram_puts_marks_where_they_belong() -> None:
