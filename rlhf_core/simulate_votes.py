@@ -4,8 +4,9 @@
         --output_dir RUN
 
 Reads pairs as `policy.generate` writes them and appends one line per vote to RUN/votes.jsonl:
-{vote_id, pair_id, annotator "judge:NAME", choice, strength}. The votes are simulated and are
-stored as such; the same seed gives the same votes. a is always on the left.
+{vote_id, pair_id, annotator "judge:NAME", simulated: true, choice, strength}. The votes are
+simulated and are stored as such, also where the file is imported; the same seed gives the same
+votes. a is always on the left.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def votes(
                 "vote_id": str(uuid5(NAMESPACE, name)),
                 "pair_id": row["pair_id"],
                 "annotator": f"judge:{judge.name}",
+                "simulated": True,
                 "choice": choice,
                 "strength": strength,
             }

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from rlhf_core import simulate_votes
 from rlhf_core.audio.feature_table import BEAT_FEATURES, FEATURE_SLICES, STEMS
 from rlhf_core.editing.actions import Action
 from rlhf_core.editing.dynamics import PassageBatch
 from rlhf_core.errors import ConfigError
 from rlhf_core.judges import JUDGES, Manner, cast_vote, judge_named
+from rlhf_core.judging import Annotator
 from rlhf_core.reward.synthetic import draw_edits
 from rlhf_core.types import AudioState, BeatGrid, Passage
 
@@ -190,3 +195,25 @@ def test_tastes_are_clearly_different(songs: list[AudioState]) -> None:
         found.append(scores - scores.mean(1, keepdims=True))
     alike = np.corrcoef(np.concatenate(found, 1))[np.triu_indices(len(JUDGES), 1)]
     assert alike.max() < 0.9 and alike.min() < 0
+
+
+def test_simulated_votes_say_so_and_come_again_with_their_seed(songs: list[AudioState]) -> None:
+    library: Any = [SimpleNamespace(state=song) for song in songs[:2]]
+    sides = [{"actions": [0] * 32}, {"actions": [1] * 8 + [0] * 24}]
+    rows = [
+        {
+            "pair_id": f"pair{i}", "song_id": songs[i % 2].song_id,
+            "passage": {"start_beat": 0, "end_beat": 32},
+            "edit_a": sides[i % 3 == 0], "edit_b": sides[i % 3 != 0],
+        }
+        for i in range(24)
+    ]  # fmt: skip
+    first, again, other = (
+        simulate_votes.votes(rows, library, Annotator("long"), seed, Manner(skip=0.2))
+        for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert [vote["choice"] for vote in first] != [vote["choice"] for vote in other]
+    assert not {vote["vote_id"] for vote in first} & {vote["vote_id"] for vote in other}
+    for vote in (*first, *other):
+        assert vote["simulated"] is True and vote["annotator"] == "judge:long"
