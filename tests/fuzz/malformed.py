@@ -1,13 +1,19 @@
-"""Strategies for malformed files: good ones that were cut, flipped, spliced; and arbitrary JSON."""
+"""Strategies for malformed files: good ones that were cut, flipped, spliced; and arbitrary JSON.
+
+Not all that they make is malformed: a flipped bit of a sample is another sample. The tests in full
+therefore count what was refused, and want `WANTED` different ones of each kind.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-QUICK, FULL = 25, 260  # in `make test`; in `make test-long`
+QUICK = 25  # examples in `make test`
+WANTED = 200  # different malformed ones of each kind in `make test-long`
 
 
 def quick(count: int = QUICK) -> settings:
@@ -20,7 +26,19 @@ def quick(count: int = QUICK) -> settings:
     )
 
 
-full = quick(FULL)
+def refused(count: int, kind: st.SearchStrategy[Any], check: Callable[[Any], bool]) -> int:
+    """How many different ones of so many examples `check` says were refused."""
+    found: set[str] = set()
+
+    @quick(count)
+    @given(kind)
+    def each(example: Any) -> None:
+        if check(example):
+            found.add(repr(example))
+
+    each()
+    return len(found)
+
 
 TEXT = st.text(max_size=40) | st.sampled_from(
     [

@@ -21,7 +21,7 @@ from rlhf_core.editing.edl import build_edl, edl_from_json
 from rlhf_core.errors import AudioError, CheckpointError, EditError
 from rlhf_core.reward.checkpoint import load_reward, reward_from_content
 from rlhf_core.types import BeatGrid, Passage
-from tests.fuzz.malformed import FULL, JSON, altered, damaged, full, quick
+from tests.fuzz.malformed import JSON, WANTED, altered, damaged, quick, refused
 
 MODEL = next((Path(__file__).parents[2] / "rlhf_core" / "models").rglob("*.pt"))
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
@@ -51,15 +51,17 @@ def malformed_audio(draw: st.DrawFn) -> tuple[str, bytes]:
     return draw(st.sampled_from([suffix, suffix, *FORMATS])), content
 
 
-def check_audio(folder: Path, suffix: str, content: bytes) -> None:
+def check_audio(folder: Path, suffix: str, content: bytes) -> bool:
+    """Whether it was refused."""
     path = folder / f"x{suffix}"
     path.write_bytes(content)
     try:
         audio = read_audio(path)
     except AudioError as error:
         assert "x." in str(error)  # it names the file
-        return
+        return True
     assert np.isfinite(audio.samples).all() and audio.duration_s >= 3
+    return False
 
 
 @quick()
@@ -69,10 +71,8 @@ def test_audio(tmp_path_factory: pytest.TempPathFactory, file: tuple[str, bytes]
 
 
 @pytest.mark.long
-@full
-@given(malformed_audio())
-def test_audio_in_full(tmp_path_factory: pytest.TempPathFactory, file: tuple[str, bytes]) -> None:
-    check_audio(tmp_path_factory.getbasetemp(), *file)
+def test_audio_in_full(tmp_path: Path) -> None:
+    assert refused(500, malformed_audio(), lambda file: check_audio(tmp_path, *file)) >= WANTED
 
 
 def test_a_header_that_promises_too_much_is_refused_before_memory_is_asked_for(
@@ -91,15 +91,17 @@ def test_a_header_that_promises_too_much_is_refused_before_memory_is_asked_for(
         read_audio(tmp_path / "x.flac")
 
 
-def check_checkpoint(folder: Path, content: bytes) -> None:
+def check_checkpoint(folder: Path, content: bytes) -> bool:
+    """Whether it was refused."""
     path = folder / "x.pt"
     path.write_bytes(content)
     try:
         data = load_checkpoint(path, "policy")
     except CheckpointError as error:
         assert "x.pt" in str(error)
-        return
+        return True
     assert data["kind"] == "policy"
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +121,9 @@ def test_checkpoints(
 
 
 @pytest.mark.long
-@full
-@given(data=st.data())
-def test_checkpoints_in_full(
-    tmp_path_factory: pytest.TempPathFactory, small_checkpoint: bytes, data: st.DataObject
-) -> None:
+def test_checkpoints_in_full(tmp_path: Path, small_checkpoint: bytes) -> None:
     kinds = damaged([small_checkpoint]) | st.binary(max_size=300) | pickles()
-    check_checkpoint(tmp_path_factory.getbasetemp(), data.draw(kinds))
+    assert refused(400, kinds, lambda content: check_checkpoint(tmp_path, content)) >= WANTED
 
 
 @st.composite
@@ -170,11 +168,14 @@ def reward_content() -> dict[str, Any]:
     return load_checkpoint(MODEL, "reward_model")
 
 
-def check_reward(content: dict[str, Any], key: str, value: Any) -> None:
+def check_reward(content: dict[str, Any], key: str, value: Any) -> bool:
+    """Whether it was refused."""
     try:
         reward_from_content(content | {key: value}, "x.pt")
     except CheckpointError as error:
         assert "x.pt" in str(error)
+        return True
+    return False
 
 
 @quick()
@@ -185,13 +186,9 @@ def test_the_content_of_checkpoints(reward_content: dict[str, Any], data: st.Dat
 
 
 @pytest.mark.long
-@full
-@given(data=st.data())
-def test_the_content_of_checkpoints_in_full(
-    reward_content: dict[str, Any], data: st.DataObject
-) -> None:
-    key = data.draw(st.sampled_from(sorted(reward_content)))
-    check_reward(reward_content, key, data.draw(JSON | st.just(torch.zeros(3))))
+def test_the_content_of_checkpoints_in_full(reward_content: dict[str, Any]) -> None:
+    changes = st.tuples(st.sampled_from(sorted(reward_content)), JSON | st.just(torch.zeros(3)))
+    assert refused(500, changes, lambda change: check_reward(reward_content, *change)) >= WANTED
 
 
 def test_the_bundled_checkpoint_is_whole() -> None:
@@ -203,14 +200,16 @@ ACTIONS = np.array([0, 1, 0, 2, 0, 0, 4, 0] * 4)
 GOOD = build_edl(ACTIONS, GRID, Passage(0, 32)).to_json()
 
 
-def check_edl(data: Any) -> None:
+def check_edl(data: Any) -> bool:
+    """Whether it was refused."""
     try:
         edl = edl_from_json(data, GRID.times)
     except EditError as error:
         assert str(error)
-        return
+        return True
     assert np.isfinite(edl.duration_s) and edl.duration_s > 0
     assert edl_from_json(edl.to_json(), GRID.times).beats == edl.beats
+    return False
 
 
 @quick(60)
@@ -220,7 +219,5 @@ def test_edls(data: Any) -> None:
 
 
 @pytest.mark.long
-@quick(4 * FULL)
-@given(altered(GOOD) | JSON)
-def test_edls_in_full(data: Any) -> None:
-    check_edl(data)
+def test_edls_in_full() -> None:
+    assert refused(1000, altered(GOOD) | JSON, check_edl) >= WANTED
