@@ -48,6 +48,12 @@ from rlhf_core.reward.withholding import WITHHELD_SHARE, parts_of
 from rlhf_core.runs import RunFolder, running
 
 BASELINE_EDITS = 2  # of each passage, where policies make more: the presets take their time
+VERDICTS = """\
+With --parent the verdict is accept (better with a probability of 90 % or more, and nothing odd),
+reject (10 % or less) or doubtful, with its reasons. Odd are: far from the parent, less variety,
+other lengths, worse dense components. A reward that trained the policy must not judge it: give
+--preferences, whose withheld votes then do.
+"""
 OUT_OF_MEMORY = "Use --device cpu, or end what else is on the GPU."
 WORKERS = 2  # contenders that edit side by side: most of it runs outside the interpreter's lock
 logger = logging.getLogger("rlhf_core.evaluation")  # also when run with -m
@@ -220,15 +226,27 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m rlhf_core.evaluation",
         description="Compare a policy with baselines, and with its parent, on unseen songs.",
-        epilog="With --parent the verdict is accept (better with a probability of 90 % or more, and "
-        "nothing odd), reject (10 % or less) or doubtful, with its reasons. Odd are: far from the "
-        "parent, less variety, other lengths, worse dense components. A reward that trained the "
-        "policy must not judge it: give --preferences, whose withheld votes then do.",
+        epilog=VERDICTS,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="policy to evaluate")
     parser.add_argument("--test_dir", type=Path, required=True, help="folder of songs to test on")
     parser.add_argument("--cache_dir", type=Path, help="analysed songs (in the test folder)")
+    _judging_arguments(parser)
+    parser.add_argument("--output_dir", type=Path, default=Path("evaluation"), help="run's folder")
+    parser.add_argument("--edits", type=int, default=4, help="edits of each passage")
+    parser.add_argument("--max_passages", type=int, default=96, help="passages at most")
+    parser.add_argument(
+        "--examples", type=int, default=3, help="passages to render, to listen to; 0: none"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    return parser
+
+
+def _judging_arguments(parser: argparse.ArgumentParser) -> None:
+    """The parent, and by which reward both are judged."""
     parser.add_argument("--parent", type=Path, help="policy that it came from: asks for a verdict")
     parser.add_argument("--reward_model", type=Path, help="reward checkpoint (looked up)")
     parser.add_argument(
@@ -251,16 +269,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--include_simulated", action="store_true", help="with --preferences: simulated votes too"
     )
     parser.add_argument("--no_reward", action="store_true", help="dense reward alone")
-    parser.add_argument("--output_dir", type=Path, default=Path("evaluation"), help="run's folder")
-    parser.add_argument("--edits", type=int, default=4, help="edits of each passage")
-    parser.add_argument("--max_passages", type=int, default=96, help="passages at most")
-    parser.add_argument(
-        "--examples", type=int, default=3, help="passages to render, to listen to; 0: none"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
-    return parser
 
 
 def _integration(

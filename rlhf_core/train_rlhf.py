@@ -108,6 +108,16 @@ def _start(
     return agent.to(args.device)
 
 
+def _reference(args: argparse.Namespace, content: dict[str, Any] | None, agent: Agent) -> Agent:
+    """The frozen policy that training stays near: as it was, as it is given, or the start."""
+    if content is not None:
+        kept = agent_from_content(args.checkpoint, content["training"]["reference"], args.device)
+        return kept.requires_grad_(False)
+    if args.reference is not None:
+        return load_policy(args.reference, args.device).requires_grad_(False)
+    return copy_of(agent)
+
+
 def _votes(
     args: argparse.Namespace, items: Sequence[Item], held_out: Sequence[Item]
 ) -> tuple[VotePairs | None, str | None]:
@@ -225,15 +235,7 @@ def _trainer(
     seed = settings.training.seed
     trained_on, held_out = _held_out(args, items)
     agent = _start(args, content, trained_on, seed)
-    if content is not None:
-        reference = agent_from_content(
-            args.checkpoint, content["training"]["reference"], args.device
-        )
-    elif args.reference is not None:
-        reference = load_policy(args.reference, args.device)
-    else:
-        reference = copy_of(agent)
-    reference.requires_grad_(False)
+    reference = _reference(args, content, agent)
     reward, reward_config = _reward_source(
         replace(settings.reward, device=args.device), args, reference, seed, home
     )

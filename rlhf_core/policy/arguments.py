@@ -61,7 +61,14 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    where = parser.add_argument_group("what to train on and from")
+    _where_arguments(parser.add_argument_group("what to train on and from"))
+    _loop_arguments(parser.add_argument_group("the loop"))
+    _reward_arguments(parser.add_argument_group("reward"))
+    _algorithm_arguments(parser)
+    return parser
+
+
+def _where_arguments(where: argparse._ArgumentGroup) -> None:
     add_data_arguments(where)
     where.add_argument("--output_dir", type=Path, default=Path(), help="the run's folder (here)")
     where.add_argument(
@@ -85,7 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="with --preferences: leave out this share of the votes (whole songs), which the gate "
         "of `python -m rlhf_core.evaluation --preferences` will judge by; 0: none",
     )
-    loop = parser.add_argument_group("the loop")
+
+
+def _loop_arguments(loop: argparse._ArgumentGroup) -> None:
     _number(loop, "--total_steps", int, TrainingConfig, "beats of edits, from the very beginning")
     _choice(loop, "--algorithm", ALGORITHMS, TrainingConfig.algorithm, "how it learns")
     _number(
@@ -126,9 +135,6 @@ def build_parser() -> argparse.ArgumentParser:
         choices=LOG_LEVELS,
         help="how much the terminal shows (INFO)",
     )
-    _reward_arguments(parser.add_argument_group("reward"))
-    _algorithm_arguments(parser)
-    return parser
 
 
 def _reward_arguments(group: argparse._ArgumentGroup) -> None:
@@ -161,7 +167,18 @@ def _algorithm_arguments(parser: argparse.ArgumentParser) -> None:
         "of an optimiser step",
     )
     _number(both, "--max_grad_norm", float, PPOConfig, "gradients longer than this are shortened")
-    ppo = parser.add_argument_group("PPO")
+    _ppo_arguments(parser.add_argument_group("PPO"))
+    dpo = parser.add_argument_group("DPO")
+    _number(dpo, "--beta", float, DPOConfig, "how dearly leaving the reference is paid")
+    _choice(dpo, "--loss", LOSSES, DPOConfig.loss, "of a pair")
+    _number(dpo, "--label_smoothing", float, DPOConfig, "chance that a vote is wrong")
+    _number(dpo, "--strength_margin", float, DPOConfig, "margin for each step of a vote's strength")
+    dpo.add_argument(
+        "--length_normalise", action="store_true", default=None, help="mean log-probabilities"
+    )
+
+
+def _ppo_arguments(ppo: argparse._ArgumentGroup) -> None:
     _number(ppo, "--clip", float, PPOConfig, "limit of the probability ratio's change")
     _number(ppo, "--gamma", float, PPOConfig, "discount per beat; the reward comes at the end")
     _number(ppo, "--gae_lambda", float, PPOConfig, "1: full returns; lower: trust the value more")
@@ -184,14 +201,6 @@ def _algorithm_arguments(parser: argparse.ArgumentParser) -> None:
     _number(ppo, "--update_kl", float, PPOConfig, "end an update's epochs beyond this KL")
     _number(ppo, "--kl_target", float, PPOConfig, "KL to the reference, nats per decision")
     _number(ppo, "--kl_weight", float, PPOConfig, "where the KL penalty begins; 0: none")
-    dpo = parser.add_argument_group("DPO")
-    _number(dpo, "--beta", float, DPOConfig, "how dearly leaving the reference is paid")
-    _choice(dpo, "--loss", LOSSES, DPOConfig.loss, "of a pair")
-    _number(dpo, "--label_smoothing", float, DPOConfig, "chance that a vote is wrong")
-    _number(dpo, "--strength_margin", float, DPOConfig, "margin for each step of a vote's strength")
-    dpo.add_argument(
-        "--length_normalise", action="store_true", default=None, help="mean log-probabilities"
-    )
 
 
 def _number(group: Any, flag: str, kind: type, config: type, what: str) -> None:

@@ -19,8 +19,7 @@ from rlhf_core.errors import ConfigError
 from rlhf_core.policy.agent import Agent
 from rlhf_core.policy.losses import entropy, kl_categorical, masked_mean, preference_loss
 from rlhf_core.policy.rollout import Rollout, evaluate, from_actions, taken
-from rlhf_core.policy.shares import averaged, my_rows, weight
-from rlhf_core.reward.parallel import average_gradients
+from rlhf_core.policy.shares import averaged, descend, my_rows, weight
 
 LOSSES = ("sigmoid", "ipo")
 
@@ -146,12 +145,9 @@ class DPOTrainer:
         """One optimiser step on some pairs (this process's share of them)."""
         part = weight(rows, torch.ones_like(pairs.label))
         loss, log = self.loss(pairs.select(my_rows(rows)))
-        self.optimizer.zero_grad(set_to_none=True)
-        (part * loss).backward()  # type: ignore[no-untyped-call]
-        average_gradients(self.agent.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(self.agent.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        return {**averaged(log, dict.fromkeys(log, part)), "grad_norm": float(norm)}
+        longest = self.config.max_grad_norm
+        norm = descend(part * loss, self.agent.parameters(), self.optimizer, longest)
+        return {**averaged(log, dict.fromkeys(log, part)), "grad_norm": norm}
 
     def loss(self, pairs: PairBatch) -> tuple[Tensor, dict[str, float]]:
         """Mean loss of some pairs, and what is worth logging of them."""

@@ -32,8 +32,7 @@ from rlhf_core.policy.losses import (
     value_loss,
 )
 from rlhf_core.policy.rollout import Rollout, evaluate, taken
-from rlhf_core.policy.shares import averaged, my_rows, weight
-from rlhf_core.reward.parallel import average_gradients
+from rlhf_core.policy.shares import averaged, descend, my_rows, weight
 
 KL_WEIGHT_RANGE = (1e-3, 20.0)
 MOST_ENTROPY_WEIGHT = 1.0
@@ -185,11 +184,7 @@ class PPOTrainer:
         if config.kl_weight > 0:
             loss = loss + self.kl_weight * drift
         loss = decisions * loss + beats * config.value_weight * value
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        average_gradients(self.agent.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
-        self.optimizer.step()
+        norm = descend(loss, self.agent.parameters(), self.optimizer, config.max_grad_norm)
         log = {
             "policy_loss": float(policy.detach()),
             "value_loss": float(value.detach()),
@@ -197,7 +192,7 @@ class PPOTrainer:
             "clip_fraction": float(clipped),
             "entropy": float(randomness.detach()),
             "kl_reference": float(drift.detach()),
-            "grad_norm": float(norm),
+            "grad_norm": norm,
         }
         weights = dict.fromkeys(log, decisions) | {"value_loss": beats, "grad_norm": 1.0}
         return averaged(log, weights)

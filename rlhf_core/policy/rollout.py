@@ -14,7 +14,7 @@ from torch import Tensor
 from rlhf_core.editing import dynamics
 from rlhf_core.editing.actions import N_ACTIONS
 from rlhf_core.editing.dynamics import PassageBatch
-from rlhf_core.policy.agent import Agent, follow_index
+from rlhf_core.policy.agent import Agent, Heard, follow_index
 from rlhf_core.policy.losses import NEVER, masked_log_probs
 
 
@@ -88,23 +88,10 @@ def collect(
     passage = torch.arange(passages.size, device=agent.device).repeat(edits)
     batch = passages if edits == 1 else passages.select(passage)
     size, length = batch.valid.shape
-    heard, first = agent.hear(agent.encode(passages)), passage * length
     noise = gumbel((size, length, N_ACTIONS), generator, agent.device) * temperature
-    state = dynamics.initial(batch)
-    steps: list[tuple[Tensor, ...]] = []
-    for beat in range(length):
-        mask = dynamics.mask(batch, state)
-        history = dynamics.history(batch, state, mask)
-        free = dynamics.free(batch, state)
-        follow = first + follow_index(state.last_kept, length)
-        logits, value = agent.decide(heard, first + beat, follow, history)
-        log_probs = masked_log_probs(logits, mask)
-        action = (log_probs + noise[:, beat]).argmax(-1)
-        taken = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
-        steps.append((action, taken, value, mask, history, state.last_kept, free))
-        state = dynamics.transition(batch, state, action, mask)
-    action, taken, value, mask, history, last_kept, free = (
-        torch.stack(column, dim=1) for column in zip(*steps, strict=True)
+    heard = agent.hear(agent.encode(passages))
+    action, taken, value, mask, history, last_kept, free = _acted(
+        agent, batch, heard, passage * length, noise
     )
     zero = torch.zeros_like(taken)
     return Rollout(
@@ -119,6 +106,28 @@ def collect(
         last_kept,
         free,
     )
+
+
+def _acted(
+    agent: Agent, batch: PassageBatch, heard: Heard, first: Tensor, noise: Tensor
+) -> list[Tensor]:
+    """Decide beat by beat: (B, T, …) actions, their log-probabilities, values, masks, history,
+    last_kept and free. first: (B,) row of `heard` where each edit's passage begins.
+    """
+    state = dynamics.initial(batch)
+    steps: list[tuple[Tensor, ...]] = []
+    for beat in range(batch.width):
+        mask = dynamics.mask(batch, state)
+        history = dynamics.history(batch, state, mask)
+        free = dynamics.free(batch, state)
+        follow = first + follow_index(state.last_kept, batch.width)
+        logits, value = agent.decide(heard, first + beat, follow, history)
+        log_probs = masked_log_probs(logits, mask)
+        action = (log_probs + noise[:, beat]).argmax(-1)
+        taken = log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+        steps.append((action, taken, value, mask, history, state.last_kept, free))
+        state = dynamics.transition(batch, state, action, mask)
+    return [torch.stack(column, dim=1) for column in zip(*steps, strict=True)]
 
 
 def evaluate(agent: Agent, rollout: Rollout) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,13 @@ as one process would have got up to rounding. Outside torchrun all of this does 
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, distributed
+from collections.abc import Iterable
 
-from rlhf_core.reward.parallel import world
+import torch
+from torch import Tensor, distributed, nn
+from torch.optim import Optimizer
+
+from rlhf_core.reward.parallel import average_gradients, world
 
 
 def my_rows(rows: Tensor) -> Tensor:
@@ -31,6 +34,19 @@ def weight(rows: Tensor, count: Tensor) -> float:
         return 1.0
     part = torch.tensor_split(rows, size)[rank]
     return float(count[part].sum()) * size / max(float(count[rows].sum()), 1.0)
+
+
+def descend(
+    loss: Tensor, parameters: Iterable[nn.Parameter], optimizer: Optimizer, longest: float
+) -> float:
+    """One optimiser step by the gradients of all processes; their length before it was cut."""
+    weights = list(parameters)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    average_gradients(weights)
+    norm = torch.nn.utils.clip_grad_norm_(weights, longest)
+    optimizer.step()
+    return float(norm)
 
 
 def averaged(log: dict[str, float], weights: dict[str, float]) -> dict[str, float]:
