@@ -129,6 +129,8 @@ def test_a_second_app_is_refused_and_commands_go_through_the_first(tmp_path: Pat
         added = command(tmp_path, "users", "add", "zoë", "--role", "annotator")
         assert re.search(r"name zoë  password \S{14}", added.stdout), added.stderr
         assert "zoë" in command(tmp_path, "users", "list").stdout
+        made = command(tmp_path, "backup", str(tmp_path.parent / "kept"))
+        assert "2 pairs" in made.stdout, made.stderr
         refused = command(tmp_path, "promote", "policy_v9")
         assert refused.returncode == 2 and "version 'policy_v9'" in refused.stderr
         assert (tmp_path / "app.lock").stat().st_mode & 0o077 == 0

@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,8 +20,10 @@ from conftest import PASSWORD, PLAIN, add_pairs, add_song, client_of
 from test_durability import App, workspace_with_pairs
 
 from feedback_app.app import build_app
+from feedback_app.client import Remote
 from feedback_app.logs import JsonLines, TextLines, about
 from feedback_app.services import Services, open_services
+from feedback_app.workspace import Workspace
 
 FORGED = 'x\n{"level": "error", "message": "forged"}\r\n2026-01-01 ERROR root: forged\x1b[31m\u2028'
 
@@ -171,10 +174,19 @@ def test_health_says_what_is_wrong(tmp_path: Path) -> None:
     full.close()
 
 
-def test_it_stops_gracefully_on_sigterm_and_says_so(tmp_path: Path) -> None:
-    """Under votes: what was acknowledged is there (test_crash_crowd ends so as well)."""
+def test_it_stops_gracefully_on_sigterm_and_runs_go_on(tmp_path: Path) -> None:
+    """What was acknowledged is there (test_crash_crowd ends so as well), and a run works on
+    without the app; here it is a shell that waits for a file, and makes another."""
     workspace_with_pairs(tmp_path, 3)
+    song, go, done = tmp_path / "x.wav", tmp_path / "go", tmp_path / "done"
+    song.write_bytes(b"RIFF" + bytes(100))
+    waits = f"until [ -e {go} ]; do sleep 0.1; done; touch {done}"
+    launcher = {"launcher": ["sh", "-c", waits], "launcher_kinds": ["analyse"]}
+    (tmp_path / "settings.json").write_text(json.dumps(launcher))
     app = App(tmp_path)
+    holder = Workspace(tmp_path).holder()
+    assert holder is not None
+    run_id = Remote(holder).call("add_songs", paths=[str(song)])["run_id"]
     browser = app.browser("ann")
     shown = app.ask(browser, "/api/next")
     vote = {"vote_id": str(uuid4()), "assignment_id": shown["assignment_id"], "choice": "left"}
@@ -185,4 +197,11 @@ def test_it_stops_gracefully_on_sigterm_and_says_so(tmp_path: Path) -> None:
     services = open_services(tmp_path)
     stored = services.store.database.rows("SELECT vote_id FROM votes")
     assert [str(row["vote_id"]) for row in stored] == [vote["vote_id"]]
+    assert services.store.run(run_id)["state"] == "running"
+    assert not done.exists()
+    go.touch()
+    until = time.monotonic() + 60
+    while not done.exists():
+        assert time.monotonic() < until, "the run ended with the app"
+        time.sleep(0.05)
     services.close()
