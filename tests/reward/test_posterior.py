@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import integrate
+from scipy import integrate, optimize
 from sklearn.linear_model import LogisticRegression
 
 from rlhf_core.errors import DataError
@@ -82,6 +82,20 @@ def test_ties_pull_the_difference_towards_nothing() -> None:
     assert abs(with_ties.mean[0]) < abs(without.mean[0])
     assert without.tie is None
     assert with_ties.tie is not None and with_ties.tie > 0
+
+
+def test_how_often_ties_are_to_be_expected_by_scipys_own_search() -> None:
+    """Pairs of equal edits: p(tie) = nu / (2 + nu), and log nu ~ N(log 1/2, 1)."""
+    outcome = np.array([0] * 9 + [1] * 6 + [-1] * 5)
+    equal = votes_of(np.zeros((20, 1)), outcome)
+    fitted = fit_head(equal, flat_prior(1), scale=1.0, share=0.5, side_bias=False)
+
+    def loss(log_nu: float) -> float:
+        log_z = np.log(2 + np.exp(log_nu))
+        return float(20 * log_z - 9 * log_nu + (log_nu - np.log(0.5)) ** 2 / 2)
+
+    assert fitted.tie == pytest.approx(np.exp(optimize.minimize_scalar(loss).x), rel=1e-5)
+    assert fitted.mean == pytest.approx([0.0], abs=1e-9)
 
 
 def test_side_bias_is_found_and_kept_out_of_the_head() -> None:
