@@ -98,8 +98,8 @@ class Database:
 
     shared = False  # whether other processes write to it too
 
-    def __init__(self, path: Path, *, min_free_mb: int = 0) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, min_free_mb: int = 0, memory_mb: int | None = None) -> None:
+        self.path, self._memory_mb = path, memory_mb
         self._min_free = min_free_mb * MEGABYTE
         self._connection = self._open()
         self._generation, self._lost = 0, False
@@ -116,7 +116,7 @@ class Database:
         self._thread.start()
 
     def _open(self) -> Any:
-        return open_file(self.path)
+        return bounded(open_file(self.path), self._memory_mb)
 
     def cursor(self) -> Any:
         """This thread's own cursor, for reading."""
@@ -280,7 +280,7 @@ class Database:
             # DuckDB keeps what it gave up for as long as a cursor of any thread is open
             for cursor in (*self._cursors, self._connection):
                 cursor.close()
-            self._connection = _connect(self.path)
+            self._connection = bounded(_connect(self.path), self._memory_mb)
             self._generation, self._lost = self._generation + 1, False
 
     def _undo(self, error: BaseException) -> None:
@@ -325,6 +325,17 @@ def bound_log(connection: Any, path: Path) -> None:
     size = path.stat().st_size / MEGABYTE if path.exists() else 0
     bound = min(max(least, round(size / LOG_SHARE)), most)
     connection.execute(f"SET GLOBAL checkpoint_threshold = '{bound}MB'")
+
+
+def bounded(connection: Any, memory_mb: int | None) -> Any:
+    """The connection, its database in at most so much memory; None: four fifths of the machine's.
+
+    Pages of the file stay in memory once they were read or written; beyond the bound they leave it
+    and are read again when they are wanted, and large queries use files beside the database.
+    """
+    if memory_mb is not None:
+        connection.execute(f"SET GLOBAL memory_limit = '{memory_mb}MiB'")
+    return connection
 
 
 def _connect(path: Path) -> Any:

@@ -79,7 +79,11 @@ def open_services(
 
 def _database(workspace: Workspace, settings: Settings) -> Database:
     if not settings.database:
-        return Database(workspace.database, min_free_mb=settings.min_free_mb)
+        return Database(
+            workspace.database,
+            min_free_mb=settings.min_free_mb,
+            memory_mb=settings.database_memory_mb,
+        )
     token = read_token(workspace.root, settings.database_token)
     return SharedDatabase(
         workspace.database, settings.database, token, min_free_mb=settings.min_free_mb

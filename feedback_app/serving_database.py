@@ -23,7 +23,7 @@ import duckdb
 
 from feedback_app import journal
 from feedback_app.cursors import first_row
-from feedback_app.database import bound_log, open_file
+from feedback_app.database import bound_log, bounded, open_file
 from feedback_app.errors import InvalidError, WorkspaceError
 from feedback_app.quack import (
     SERVED,
@@ -77,7 +77,9 @@ def _token(root: Path, setting: str) -> str:
 class DatabaseServer:
     """The file of a workspace, open and served. Close it to commit and let go."""
 
-    def __init__(self, root: Path, host: str, port: int, token: str) -> None:
+    def __init__(
+        self, root: Path, host: str, port: int, token: str, *, memory_mb: int | None = None
+    ) -> None:
         self.address = check_address(f"quack:{host}:{port}")
         if host not in LOOPBACK:
             raise InvalidError(
@@ -87,7 +89,7 @@ class DatabaseServer:
         workspace = Workspace(root)
         workspace.create()
         self._token = check_token(token)
-        self._path = workspace.database
+        self._path, self._memory_mb = workspace.database, memory_mb
         open_file(self._path).close()  # refuses and migrates as for an app
         self._connection = self._open()
         self._held_since: float | None = None
@@ -115,6 +117,7 @@ class DatabaseServer:
             connection.execute("UPDATE turns SET turn = turn + 1")
             load_extensions(connection)
             bound_log(connection, self._path)
+            bounded(connection, self._memory_mb)
             self._listen(connection)
         except duckdb.Error as error:
             connection.close()
@@ -187,7 +190,8 @@ def serve_database(root: Path, *, host: str, port: int) -> int:
     Workspace(root).create()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    server = DatabaseServer(root, host, port, _token(root, settings.database_token))
+    token = _token(root, settings.database_token)
+    server = DatabaseServer(root, host, port, token, memory_mb=settings.database_memory_mb)
     try:
         print(f"database at {server.address}", flush=True)
         while not stop.wait(LOOK_S):

@@ -41,6 +41,7 @@ class Settings:
     command as shell text. version_examples: rendered beside each new policy; 0: none.
     max_upload_mb is of one file, max_upload_total_mb of one upload.
     min_free_mb: with less room on the disk nothing is written to the database.
+    database_memory_mb: what the database keeps in memory at most.
     log_format: text or json. log_requests: a line for each request, not only for faults and slow
     ones. metrics_token: who sends it may read /metrics from another machine; empty: nobody.
     database: empty for the file in the workspace, or quack:HOST:PORT of `database serve`;
@@ -54,6 +55,7 @@ class Settings:
     max_upload_mb: int = 300
     max_upload_total_mb: int = 2000
     min_free_mb: int = 50
+    database_memory_mb: int = 1024
     log_format: str = "text"
     log_level: str = "info"
     log_requests: bool = False
@@ -154,6 +156,7 @@ RANGES: tuple[tuple[float, float, tuple[str, ...]], ...] = (
     (0, 1, (
         "required_region_share", "test_share", "repeat_rate", "gold_rate", *SHARES, *ASSIGN,
     )),
+    (64, math.inf, ("database_memory_mb",)),  # with less the log itself does not fit
     (1, 3650, ("session_days",)),  # what a date can hold
     (1, 525_600, ("lease_minutes",)),
     (0, 19, ("nice",)),  # what a user may ask of Linux

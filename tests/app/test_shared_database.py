@@ -41,7 +41,7 @@ def free_port() -> int:
 
 @pytest.fixture(name="server")
 def database_server(tmp_path: Path) -> Iterator[DatabaseServer]:
-    server = DatabaseServer(tmp_path / "workspace", "127.0.0.1", free_port(), TOKEN)
+    server = DatabaseServer(tmp_path / "workspace", "127.0.0.1", free_port(), TOKEN, memory_mb=256)
     yield server
     server.close()
 
@@ -76,6 +76,11 @@ def services(server: DatabaseServer, tmp_path: Path) -> Iterator[Services]:
 )
 def test_vote_safety_as_with_a_file(test: object, services: Services) -> None:
     test(services)  # type: ignore[operator]
+
+
+def test_the_served_database_has_its_bound_of_memory(services: Services) -> None:
+    found = services.store.database.row("SELECT current_setting('memory_limit') AS bound")
+    assert found == {"bound": "256.0 MiB"}
 
 
 def test_literals_come_back_as_they_were() -> None:
