@@ -119,11 +119,7 @@ def _loop_arguments(loop: argparse._ArgumentGroup) -> None:
         help="encode passages in bfloat16: where matrix products are what takes the time (GPUs)",
     )
     loop.add_argument(
-        "--threads",
-        type=int,
-        default=1,
-        help="threads of torch (1; on these small batches more help little, and cost much "
-        "where another process wants the cores)",
+        "--threads", type=int, default=1, help="threads of torch (1; on small batches more cost)"
     )
     loop.add_argument(
         "--tensorboard", action="store_true", help="TensorBoard event files in logs/tensorboard"

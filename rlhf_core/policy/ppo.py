@@ -170,12 +170,9 @@ class PPOTrainer:
         beats = weight(rows, rollout.batch.lengths)
         part = rollout.select(mine)
         log_probs, values = evaluate(self.agent, part)
+        now = taken(log_probs, part.actions)
         policy, approx_kl, clipped = clipped_objective(
-            taken(log_probs, part.actions),
-            part.log_probs,
-            advantages[mine],
-            part.free,
-            config.clip,
+            now, part.log_probs, advantages[mine], part.free, config.clip
         )
         value = value_loss(values, returns[mine], part.batch.valid)
         randomness = masked_mean(entropy(log_probs), part.free)
@@ -194,8 +191,9 @@ class PPOTrainer:
             "kl_reference": float(drift.detach()),
             "grad_norm": norm,
         }
-        weights = dict.fromkeys(log, decisions) | {"value_loss": beats, "grad_norm": 1.0}
-        return averaged(log, weights)
+        return averaged(
+            log, dict.fromkeys(log, decisions) | {"value_loss": beats, "grad_norm": 1.0}
+        )
 
     def _adapt(self, drift: float, randomness: float) -> None:
         config = self.config

@@ -19,6 +19,7 @@ from rlhf_core import evaluation, train_rlhf
 from rlhf_core.audio import library
 from rlhf_core.audio.library import load_library
 from rlhf_core.checkpoints import load_checkpoint
+from rlhf_core.editing.heuristic import PRESETS
 from rlhf_core.errors import ConfigError
 from rlhf_core.policy import generate, imitation
 from rlhf_core.policy.agent import Agent, load_policy, save_policy
@@ -352,7 +353,12 @@ def test_evaluation_by_withheld_votes(data_dir: Path, policy: Path, tmp_path: Pa
     argv += ["--preferences", str(votes), "--data_dir", str(data_dir), "--include_simulated"]
     argv += ["--output_dir", str(tmp_path / "ev"), "--edits", "2", "--examples", "0"]
     assert evaluation.main(argv) == 0
-    judge = json.loads((tmp_path / "ev/results.json").read_text())["judged_by"]
+    results = json.loads((tmp_path / "ev/results.json").read_text())
+    others = {"parent", "keep_all", "random", *(f"heuristic_{name}" for name in PRESETS)}
+    assert set(results["win_rates"]) == others == set(results["contenders"]) - {"policy"}
+    for row in (*results["win_rates"].values(), results["contenders"]["policy"]["learned_reward"]):
+        assert row["low"] <= row["mean"] <= row["high"]
+    judge = results["judged_by"]
     assert judge["withheld_votes"] == 20 and judge["reward_model"].endswith("gate_trunk.pt")
     assert judge["seen_in_training"] is False, "the bootstrap has seen no vote"
 
