@@ -1,16 +1,19 @@
 """The dataset card: a README.md with a YAML header as the Hugging Face hub reads it.
 
-It holds no time and no path, so the same votes give the same card.
+It holds no time and no path, so the same votes give the same card. Names of people and versions
+may come from strangers' files: they are text in it, no Markdown and no HTML.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from html import escape
 
 from feedback_app.database import Row
 from feedback_app.exchange.query import Query
 from feedback_app.exchange.record import Column
+from feedback_app.logs import plain
 from rlhf_core.editing.actions import ACTION_NAMES
 
 FORMS = {
@@ -74,7 +77,7 @@ def card(
             "",
             f"- form: {FORMS[query.form]}",
             f"- file: `{data_name}`, {counts.rows} rows, SHA-256 `{digest}`",
-            f"- filters: {'; '.join(query.filters())}",
+            f"- filters: {_text('; '.join(query.filters()))}",
             f"- annotators: {_names(query)}",
             "- one row per current vote: votes that were taken back, and those of annotators "
             "with weight 0, are not in it",
@@ -115,6 +118,16 @@ def _marking(counts: Counts) -> str:
     )
 
 
+def _text(typed: str) -> str:
+    """Typed text within a line of the card: entities for what would be a tag, a link or a cell.
+
+    >>> _text("a_1 <b>|[x](y)")
+    'a_1 &lt;b&gt;&#124;&#91;x](y)'
+    """
+    marks = {ord(mark): f"&#{ord(mark)};" for mark in "|[`*\\"}
+    return escape(plain(typed), quote=False).translate(marks)
+
+
 def _names(query: Query) -> str:
     if query.pseudonyms:
         return (
@@ -129,7 +142,7 @@ def _counts(counts: Counts) -> list[str]:
     lines = ["## What is in it", "", "| | |", "| --- | --- |"]
     lines += [f"| votes | {counts.rows} ({choices or 'none'}) |"]
     lines += [f"| pairs | {len(counts.pairs)} |", f"| annotators | {len(counts.annotators)} |"]
-    lines += [f"| versions | {', '.join(sorted(counts.versions)) or 'none'} |"]
+    lines += [f"| versions | {_text(', '.join(sorted(counts.versions))) or 'none'} |"]
     for split in sorted(counts.splits):
         songs = len(counts.songs[split])
         lines.append(f"| split `{split}` | {counts.splits[split]} votes, {songs} songs |")

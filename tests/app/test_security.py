@@ -191,6 +191,21 @@ def test_exports_hold_hostile_texts_and_stay_well_formed(
     assert kept in [str(value) for value in rows[0].values()]
 
 
+def test_the_card_of_an_export_has_no_markup_of_strangers(
+    services: Services, tmp_path: Path
+) -> None:
+    evil = "<img src=x onerror=a()>|[x](javascript:a())\n# head"
+    row = {"pair_id": "p", "annotator": "=<b>", "choice": "a", "policy_a": evil, "policy_b": "v"}
+    (tmp_path / "votes.jsonl").write_text(json.dumps(row) + "\n")
+    assert services.operations.import_votes(str(tmp_path / "votes.jsonl"))["accepted"] == 1
+    made = services.operations.export("jsonl", str(tmp_path), annotators=["=<b>", evil])
+    assert made["rows"] == 1
+    card = (Path(made["folder"]) / "README.md").read_text()
+    assert "&lt;img src=x" in card and "annotators: =&lt;b&gt;" in card
+    for part in ("<img", "<b>", "[x]", "\n# head", ">|"):
+        assert part not in card, part
+
+
 @pytest.mark.parametrize("name", ["a\nb", "x\r", "\x1b[31m", "  a", "a\u202eb", "", "x" * 61])
 def test_names_that_could_forge_a_line_are_refused(services: Services, name: str) -> None:
     with pytest.raises(InvalidError, match="cannot be a name"):
