@@ -128,7 +128,8 @@ def test_what_can_be_watched_while_it_trains(
     shown, seen = io.StringIO(), []
 
     def bar(**options: object) -> object:
-        return tqdm(**(options | {"disable": False, "file": shown, "mininterval": 0}))
+        wide = {"dynamic_ncols": False, "ncols": 200}
+        return tqdm(**(options | wide | {"disable": False, "file": shown, "mininterval": 0}))
 
     def watched(batch: PassageBatch, actions: Tensor, given: Sequence[Item]) -> EditRewards:
         plot = tmp_path / "logs/training_progress.png"
