@@ -15,7 +15,7 @@ from torch import Tensor
 from feedback_app.settings import POLICY_STEPS
 from rlhf_core.editing.actions import Action, legalise
 from rlhf_core.editing.dynamics import PassageBatch
-from rlhf_core.errors import ConfigError
+from rlhf_core.errors import ConfigError, DataError
 from rlhf_core.policy.agent import Agent
 from rlhf_core.policy.dpo import (
     DPOConfig,
@@ -30,7 +30,6 @@ from rlhf_core.policy.rollout import collect, evaluate, from_actions
 from rlhf_core.policy.trainer import RLHFTrainer, TrainingConfig, copy_of
 from rlhf_core.policy.votes import VotePairs
 from rlhf_core.reward.dataset import Vote
-from rlhf_core.types import Passage
 
 FREE = PPOConfig(lr=3e-3, kl_weight=0.0, kl_target=10.0)
 
@@ -177,20 +176,26 @@ def test_ranked_pairs_are_made_anew_by_the_policy_of_now(
     assert trainer.columns["step"] == np.cumsum([0, *(p.steps for p in drawn[:-1])]).tolist()
 
 
-def test_votes_become_labels_and_margins(small_agent: Agent, items: list[Item]) -> None:
-    """Ties are soft labels, strength a lead to reach; "skip" and its like never get here."""
-    state, passage = items[0][0], Passage(0, 24)
-    keep, cut = np.zeros(passage.n_beats, dtype=np.int64), np.zeros(passage.n_beats, dtype=np.int64)
-    cut[8:12] = int(Action.CUT)
-    votes = [
+def votes_on(item: Item, second: Action, at: int, *given: tuple[str, int | None]) -> list[Vote]:
+    """Votes (choice, strength) on all kept against four beats of another action."""
+    (state, passage), (a, b) = item, np.zeros((2, item[1].n_beats), dtype=np.int64)
+    b[at : at + 4] = int(second)
+    return [
         Vote(
             f"v{i}", f"p{i}", state.song_id, "ann", True, choice, strength, "random", passage,
-            keep, cut, "x", "y", False, "train",
+            a, b, "x", "y", False, "train",
         )
-        for i, (choice, strength) in enumerate([("a", 1), ("b", 3), ("tie", None), ("a", None)])
+        for i, (choice, strength) in enumerate(given)
     ]  # fmt: skip
+
+
+def test_votes_become_labels_and_margins(small_agent: Agent, items: list[Item]) -> None:
+    """Ties are soft labels, strength a lead to reach; "skip" and its like never get here."""
+    state = items[0][0]
+    given = (("a", 1), ("b", 3), ("tie", None), ("both_bad", None))
+    votes = votes_on(items[0], Action.CUT, 8, *given)
     pairs = VotePairs(votes, {state.song_id: state}).pairs(votes)
-    assert pairs.label.tolist() == [1.0, 0.0, 0.5, 1.0]
+    assert pairs.label.tolist() == [1.0, 0.0, 0.5, 0.5]
     assert pairs.strength is not None and pairs.strength.tolist() == [0.0, 2.0, 0.0, 0.0]
     trainer = DPOTrainer(
         small_agent,
@@ -200,6 +205,13 @@ def test_votes_become_labels_and_margins(small_agent: Agent, items: list[Item]) 
     loss, _ = trainer.loss(pairs)  # at the reference every implicit reward is 0
     expected = (3 * math.log(2) + math.log1p(math.exp(1.0))) / 4
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_vote_on_an_edit_that_no_policy_could_make_is_named(items: list[Item]) -> None:
+    """A bar that is repeated off its first beat, as after a correction of the beats."""
+    state, votes = items[0][0], votes_on(items[0], Action.REPEAT_BAR, 9, ("a", 1))
+    with pytest.raises(DataError, match="vote v0: edit b has actions that are not legal"):
+        VotePairs(votes, {state.song_id: state})
 
 
 def test_at_the_reference_dpo_knows_nothing(small_agent: Agent, items: list[Item]) -> None:
