@@ -101,7 +101,7 @@ def test_dpo_on_ranked_pairs_learns_to_cut(
 def test_dpo_on_given_pairs_prefers_the_chosen(
     small_agent: Agent, items: list[Item], loss: str
 ) -> None:
-    """Side a cuts every other bar, side b reverses it: b wins the first half, a the second."""
+    """One side cuts every other bar, the other reverses it, by turns; who cuts is preferred."""
     batch = PassageBatch.from_passages(items)
     every_other = (torch.arange(batch.width) // 4 % 2 == 1).expand(batch.size, -1)
     cut = torch.where(every_other & batch.valid, int(Action.CUT), 0)
@@ -226,10 +226,9 @@ def test_at_the_reference_dpo_knows_nothing(small_agent: Agent, items: list[Item
     assert log["accuracy"] == 0.5 and log["margin"] == 0 and log["kl_reference"] == 0
 
 
-def test_an_update_at_zero_advantage_moves_only_the_value(
+def test_the_first_step_is_at_ratio_one_and_the_reference_stays(
     small_agent: Agent, items: list[Item]
 ) -> None:
-    """Minibatched or not, the reference stays, and the first step's ratio is 1."""
     batch = PassageBatch.from_passages(items)
     rollout = collect(small_agent, batch, torch.Generator().manual_seed(0))
     reference = copy_of(small_agent)
