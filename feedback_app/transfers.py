@@ -15,7 +15,9 @@ from feedback_app.exchange.checking import ImportedVote, checked_vote
 from feedback_app.importing import Import
 from feedback_app.store import Store
 from feedback_app.workspace import Workspace
-from rlhf_core.files import write_text
+from rlhf_core.files import copy_file, write_text
+
+AUDIO = (".flac", ".wav")
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,12 @@ class Transfers:
         """Copy a pair's audio from an export's folder; stored paths by side."""
         taken: dict[str, str] = {}
         for side in SIDES:
-            source = (folder / str(row.get(f"audio_{side}") or "")).resolve()
-            inside = source.is_relative_to(folder.resolve())
-            if not inside or source.suffix not in (".flac", ".wav") or not source.is_file():
+            source = _beside(folder, str(row.get(f"audio_{side}") or ""))
+            if source is None:
                 continue
             target = self.workspace.root / "imported" / safe(pair_id) / f"{side}{source.suffix}"
             if not target.exists():
-                _copy(source, target)
+                copy_file(source, target)
             taken[side] = self.workspace.relative(target)
         return taken
 
@@ -98,6 +99,16 @@ class Transfers:
         row["original"] = {"audio_path": f"audio/{pair['pair_id']}/original{source.suffix}"}
         _copy(source, folder / row["original"]["audio_path"])
         return row
+
+
+def _beside(folder: Path, name: str) -> Path | None:
+    """The audio file that a row names, where it is one inside the folder."""
+    try:
+        source = (folder / name).resolve()
+        inside = source.is_relative_to(folder.resolve())
+        return source if inside and source.suffix in AUDIO and source.is_file() else None
+    except (OSError, ValueError):  # too long, a null byte: no file has such a name
+        return None
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+import zipfile
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ from starlette.testclient import TestClient
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import PASSWORD, PLAIN, add_pairs, add_song, client_of
+from conftest import PASSWORD, PLAIN, add_pairs, add_song, client_of, write_audio
 
 from feedback_app.auth import generate_password
 from feedback_app.errors import InvalidError
@@ -204,6 +205,36 @@ def test_the_card_of_an_export_has_no_markup_of_strangers(
     assert "&lt;img src=x" in card and "annotators: =&lt;b&gt;" in card
     for part in ("<img", "<b>", "[x]", "\n# head", ">|"):
         assert part not in card, part
+
+
+def test_imports_take_nothing_from_outside_of_their_folder(
+    services: Services, tmp_path: Path
+) -> None:
+    folder, secret = tmp_path / "export", tmp_path / "secret.wav"
+    write_audio(secret, 1.0, seed=0)
+    write_audio(folder / "good.wav", 1.0, seed=1)
+    (folder / "link.wav").symlink_to(secret)
+    evil = ["../secret.wav", str(secret), "link.wav", "x\0.wav", "x" * 300 + ".wav", "."]
+    named = [(f"p{number}", name) for number, name in enumerate(evil)]
+    rows = [
+        {"pair_id": pair, "annotator": "zoe", "choice": "a", "policy_a": "v", "policy_b": "w",
+         "audio_a": name} for pair, name in [*named, ("../../evil", "good.wav")]
+    ]  # fmt: skip
+    (folder / "preferences.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert services.operations.import_votes(str(folder))["accepted"] == len(rows)
+    edits = services.store.database.rows("SELECT edit_id, audio_path FROM edits WHERE policy = 'v'")
+    taken = {row["edit_id"]: row["audio_path"] for row in edits}
+    assert {taken[f"{pair}-a"] for pair, _ in named} == {""}
+    kept = services.workspace.resolve(taken["../../evil-a"]).resolve()
+    assert kept.is_relative_to(services.workspace.root / "imported")
+    assert kept.read_bytes() == (folder / "good.wav").read_bytes()
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        archive.write(folder / "preferences.jsonl", "preferences.jsonl")
+        archive.writestr("../../../../../../tmp/../escaped.txt", "x")
+        archive.writestr(str(tmp_path / "escaped.txt"), "x")
+    again = services.operations.import_votes(str(tmp_path / "export.zip"))
+    assert again["accepted"] == 0 and not list(tmp_path.rglob("escaped.txt"))
+    assert not Path("/escaped.txt").exists()
 
 
 @pytest.mark.parametrize("name", ["a\nb", "x\r", "\x1b[31m", "  a", "a\u202eb", "", "x" * 61])
