@@ -28,10 +28,11 @@ class LibraryOperations(Base):
             try:
                 song_id = self._take_in(path, synthetic)
             except (InvalidError, OSError) as error:
-                skipped.append({"path": str(path), "reason": str(error)})
+                skipped.append({"path": _readable(str(path)), "reason": _readable(str(error))})
                 continue
             if song_id is None:
-                skipped.append({"path": str(path), "reason": "it is in the library already"})
+                told = {"path": _readable(str(path)), "reason": "it is in the library already"}
+                skipped.append(told)
             else:
                 added.append(song_id)
         run_id = self.jobs.submit("analyse", {"songs": added}) if added else None
@@ -55,7 +56,8 @@ class LibraryOperations(Base):
             )
         with path.open("rb") as file:
             song_id = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        target = self.workspace.songs / song_id / path.name
+        name = _readable(path.name)
+        target = self.workspace.songs / song_id / name
         known = self.store.find_song(song_id)
         if known is not None and known["status"] not in ("failed", "removed"):
             return None
@@ -64,14 +66,14 @@ class LibraryOperations(Base):
         row = {
             "song_id": song_id,
             "path": self.workspace.relative(target),
-            "title": path.name,
+            "title": name,
             "split": self._split_of_next(),
             "status": "analysing",
             "synthetic": synthetic,
             "added_at": utc_now(),
         }
         if not self.store.add_song(row):
-            self.store.reanalyse_song(song_id, self.workspace.relative(target), path.name)
+            self.store.reanalyse_song(song_id, self.workspace.relative(target), name)
         return song_id
 
     def _split_of_next(self) -> str:
@@ -229,6 +231,11 @@ class LibraryOperations(Base):
 
     def original_audio(self, pair_id: str) -> Path:
         return self.workspace.resolve(self.store.pair(pair_id)["original_path"])
+
+
+def _readable(name: str) -> str:
+    """A file's name as text that can be stored, with a ? for bytes that are not UTF-8."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _audio_files(paths: list[str]) -> list[Path]:

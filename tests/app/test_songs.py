@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +65,21 @@ def test_a_song_in_pieces_goes_on_where_it_broke(idle: Services, tmp_path: Path)
     send(later, data, 0, len(data), "copy.wav")  # the same sound by another name
     key = send(later, b"", 0, len(data), "copy.wav").json()["key"]
     assert "in the library already" in idle.operations.add_uploads([key])["skipped"][0]["reason"]
+
+
+def test_a_name_that_is_not_utf8_keeps_no_song_out(idle: Services, tmp_path: Path) -> None:
+    folder = tmp_path / "old disk"
+    write_audio(folder / "plain.wav", 4.0, seed=1)
+    write_audio(tmp_path / "x.wav", 4.0, seed=2)
+    (tmp_path / "x.wav").rename(os.fsdecode(os.fsencode(folder) + b"/Gr\xfc\xdfe.wav"))  # Latin-1
+    answer = idle.operations.add_songs([str(folder)])
+    assert answer["added"] == 2 and answer["skipped"] == []
+    songs = {song["title"]: song["song_id"] for song in idle.operations.list_songs()}
+    assert set(songs) == {"plain.wav", "Gr??e.wav"}
+    assert idle.operations.song_audio(songs["Gr??e.wav"]).is_file()
+    again = idle.operations.add_songs([str(folder)])["skipped"]
+    json.dumps(again, ensure_ascii=False).encode()  # and what is told can be printed
+    assert {Path(one["path"]).name for one in again} == set(songs)
 
 
 @pytest.mark.parametrize(
