@@ -48,7 +48,8 @@ def write_backup(database: Database, workspace: Workspace, folder: Path) -> Row:
     if partial.resolve().is_relative_to(workspace.root) and not _is_apart(workspace, partial):
         raise InvalidError(f"{folder} is copied itself; choose a folder outside of the workspace")
     try:
-        partial.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.mkdir(mode=0o700)  # names, votes and hashes of passwords: for its owner alone
         counts = _copied(database, partial)
         copied = _count(partial / database.path.name)
         if counts != copied:

@@ -1,8 +1,8 @@
 """Is a workspace whole? What is wrong with it is told with what to do about it.
 
-Four areas: the workspace (folders, room, leftovers of crashes), the database (every table can be
-read, rows that contradict each other), audio files (the songs' content is as their names say,
-renders are whole), checkpoints and snapshots (SHA-256 as recorded). Nothing is changed.
+Four areas: the workspace (folders, rights, room, leftovers of crashes), the database (every table
+can be read, rows that contradict each other), audio files (the songs' content is as their names
+say, renders are whole), checkpoints and snapshots (SHA-256 as recorded). Nothing is changed.
 """
 
 from __future__ import annotations
@@ -122,6 +122,12 @@ def _workspace(workspace: Workspace, min_free_mb: int) -> Iterator[Finding | Non
                           f"chown -R the user of the app {path}")  # fmt: skip
         else:
             yield None
+    if workspace.root.stat().st_mode & 0o007:
+        yield Finding("workspace", WARNING, "every user of this machine may open the workspace: "
+                      "names, votes, hashes of passwords", f"chmod 700 {workspace.root}"
+                      )  # fmt: skip
+    else:
+        yield None
     free = shutil.disk_usage(workspace.root).free // MEGABYTE
     if free < min_free_mb:
         yield Finding("workspace", ERROR, f"only {free} MB are free, {min_free_mb} are kept back: "

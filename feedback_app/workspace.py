@@ -41,8 +41,9 @@ class Workspace:
         self._lock: IO[str] | None = None
 
     def create(self) -> None:
-        """Make the folders that are missing."""
+        """Make the folders that are missing; a new workspace is for the app's user alone."""
         try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name in FOLDERS:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:

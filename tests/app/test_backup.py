@@ -134,7 +134,7 @@ def test_the_doctor_finds_nothing_in_a_well_workspace(services: Services) -> Non
     report = services.operations.doctor()
     assert report["findings"] == []
     tables = len(services.store.database.rows("SHOW TABLES")) - 1  # current_votes is a view
-    assert report["checked"] == {"workspace": 7, "snapshots": 0, "database": 7 + tables,
+    assert report["checked"] == {"workspace": 8, "snapshots": 0, "database": 7 + tables,
                                  "audio": 19, "checkpoints": 1, "runs": 0}  # fmt: skip
 
 
@@ -169,6 +169,17 @@ def test_the_doctor_finds_each_fault_and_says_how_to_mend_it(services: Services)
     ):  # fmt: skip
         assert part in text, text
     assert all(finding["mend"] for finding in report["findings"])
+
+
+def test_workspace_and_backup_are_for_their_owner_alone(services: Services, tmp_path: Path) -> None:
+    made = services.operations.backup(str(tmp_path / "new" / "out"))
+    restored = tmp_path / "restored"
+    restore_backup(Path(made["path"]), restored)
+    for path in (services.workspace.root, Path(made["path"]), restored):
+        assert path.stat().st_mode & 0o077 == 0, path
+    services.workspace.root.chmod(0o755)
+    (finding,) = services.operations.doctor()["findings"]
+    assert finding["severity"] == "warning" and finding["mend"].startswith("chmod 700")
 
 
 def test_the_doctor_names_a_table_whose_blocks_are_damaged(
