@@ -71,6 +71,7 @@ def services(server: DatabaseServer, tmp_path: Path) -> Iterator[Services]:
         test_votes.test_an_undo_may_come_before_its_vote,
         test_votes.test_nobody_undoes_or_votes_for_another,
         test_votes.test_prefetch_gives_another_pair_and_the_vote_keeps_it,
+        test_votes.test_my_pair_is_not_given_to_another,
         test_votes.test_an_abandoned_pair_returns_to_the_pool,
     ],
 )
