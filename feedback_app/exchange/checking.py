@@ -184,8 +184,9 @@ def _check_vote(row: Row) -> None:
         raise ValueError("a vote of source simulate must be marked as simulated")
     row["comment"] = row["comment"] or ""
     row["created_at"] = row["created_at"] or utc_now()
-    if row["annotator_weight"] is not None and row["annotator_weight"] <= 0:
-        raise ValueError("annotator_weight must be above 0")
+    weight = row["annotator_weight"]
+    if weight is not None and not 0 < weight <= 1:
+        raise ValueError(f"annotator_weight {weight:g} is not more than 0 and at most 1")
     row["vote_id"] = str(uuid4()) if row["vote_id"] is None else _uuid(row["vote_id"])
 
 

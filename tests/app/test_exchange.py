@@ -356,7 +356,8 @@ def test_bad_rows_of_full_records_are_told_and_good_ones_go_in(
         ({"beat_times": [0.0] * 37}, "rise"), ({"created_at": "yesterday"}, "timestamp"),
         ({"segments_a": [{"start_beat": 0}]}, "segments"), ({"pool": "x"}, "pool 'x'"),
         ({"source": "simulate"}, "marked as simulated"), ({"listened": [1]}, "listened"),
-        ({"strength": True}, "strength"), ({"annotator": "a" * 61}, "annotator"),
+        ({"strength": True}, "strength"), ({"annotator_weight": 1.5}, "annotator_weight"),
+        ({"annotator": "a" * 61}, "annotator"),
     ]  # fmt: skip
     path = tmp_path / "mixed.jsonl"
     mixed = [good[0] | change for change, _ in wrong] + good
