@@ -104,7 +104,9 @@ class BodyLimits:
     def _limit(self, path: str) -> int:
         if path.startswith("/research/gradio_api/upload"):
             return self.upload
-        return PAGE_BODY_LIMIT if any(_under(path, prefix) for prefix in GATES) else BODY_LIMIT
+        # a command may name thousands of files; who has no token is refused before it is read
+        pages = (*GATES, "/control")
+        return PAGE_BODY_LIMIT if any(_under(path, prefix) for prefix in pages) else BODY_LIMIT
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in SAFE:

@@ -22,7 +22,7 @@ from conftest import PASSWORD, PLAIN, add_pairs, add_song, client_of, write_audi
 from feedback_app.auth import generate_password
 from feedback_app.errors import InvalidError
 from feedback_app.limits import Buckets
-from feedback_app.middleware import BODY_LIMIT
+from feedback_app.middleware import BODY_LIMIT, PAGE_BODY_LIMIT
 from feedback_app.services import Services, open_services
 from feedback_app.uploads import Uploads
 
@@ -93,17 +93,29 @@ def test_too_many_uploads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"),
-    [("/api/vote", 413), ("/api/headphones", 413), ("/login", 413), ("/control/status", 403)],
-)
-def test_a_long_body_is_cut_off(services: Services, path: str, status: int) -> None:
+    ("path", "limit", "status"),
+    [
+        ("/api/vote", BODY_LIMIT, 413), ("/api/headphones", BODY_LIMIT, 413),
+        ("/login", BODY_LIMIT, 413), ("/control/status", PAGE_BODY_LIMIT, 403),
+    ],
+)  # fmt: skip
+def test_a_long_body_is_cut_off(services: Services, path: str, limit: int, status: int) -> None:
     """With a content-length, and in pieces without one."""
     client = client_of(services, "ann")
     form = {"content-type": "application/x-www-form-urlencoded"}
-    pieces = (b"x" * 65536 for _ in range(BODY_LIMIT // 65536 + 1))
+    pieces = (b"x" * 65536 for _ in range(limit // 65536 + 1))
     assert client.post(path, content=pieces, headers=form).status_code == status
-    told = client.post(path, content=b"x" * (BODY_LIMIT + 1))
+    told = client.post(path, content=b"x" * (limit + 1))
     assert told.status_code == 413 and "at most" in told.json()["error"]
+
+
+def test_a_command_may_name_thousands_of_songs(services: Services, tmp_path: Path) -> None:
+    app = client_of(services).app
+    client = TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 1))
+    paths = [str(tmp_path / f"{'a long name ' * 5}{number}.wav") for number in range(3000)]
+    headers = {"authorization": f"Bearer {services.holder.token}"}
+    answer = client.post("/control/add_songs", json={"paths": paths}, headers=headers)
+    assert answer.status_code == 404 and "no such file" in answer.json()["error"]
 
 
 def test_an_upload_has_a_limit_as_a_whole(tmp_path: Path) -> None:
