@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from argparse import Namespace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,3 +80,29 @@ def test_too_few_votes_and_votes_on_one_song_are_told(
     off = options(tmp_path, "--withheld_share", "0")
     assert write_training_reward(off, votes, states, checkpoint, dict)["checkpoint"] is None
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("songs", "each", "share", "wanted"),
+    [
+        (20, 10, 0.15, 30), (20, 10, 0.3, 60), (20, 10, 0.5, 100),
+        (10, 4, 0.15, 12),  # 4 or 8 would be too few to judge by: up to three in ten
+        (10, 3, 0.15, 9),  # with 12 of 30 it would be four in ten
+        (2, 10, 0.15, 10), (3, 100, 0.15, 100),  # one song at least
+    ],
+)  # fmt: skip
+def test_so_many_are_withheld(songs: int, each: int, share: float, wanted: int) -> None:
+    votes = [SimpleNamespace(song_id=f"s{i % songs}") for i in range(songs * each)]
+    learned, withheld = split_votes(votes, share)
+    assert len(withheld) == wanted and len(learned) == songs * each - wanted
+    assert not {v.song_id for v in learned} & {v.song_id for v in withheld}
+
+
+def test_a_smaller_share_is_among_a_larger_one() -> None:
+    """So a policy that was trained with more withheld is still judged by votes it never saw."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        songs = rng.integers(2, 12)
+        votes = [SimpleNamespace(song_id=f"s{i}") for i in rng.integers(songs, size=60)]
+        parts = [{v.song_id for v in split_votes(votes, x)[1]} for x in (0.05, 0.15, 0.3, 0.6)]
+        assert all(less <= more for less, more in pairwise(parts))
