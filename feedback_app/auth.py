@@ -1,9 +1,10 @@
 """Passwords, sessions and lock-out.
 
 Passwords are kept as scrypt hashes, sessions as SHA-256 of a random token that only the browser
-has. After repeated failures a name (and an address) must wait, twice as long each time, until
-an hour has passed without one; a wrong name takes as long as a wrong password, so that names cannot
-be found out.
+has. A one-time password's hash is marked in its own cell, so that any new password, however it is
+set, ends the mark. After repeated failures a name (and an address) must wait, twice as long each
+time, until an hour has passed without one; a wrong name takes as long as a wrong password, so that
+names cannot be found out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from feedback_app.database import utc_now
-from feedback_app.errors import InvalidError, SignInError, TooManyError
+from feedback_app.errors import ChoosePasswordError, InvalidError, SignInError, TooManyError
 from feedback_app.store import Store
 
 ROLES = ("annotator", "researcher")
@@ -26,7 +27,8 @@ SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**14, 8, 1
 FREE_FAILURES, LONGEST_WAIT_S = 5, 300.0
 FORGOTTEN_S = 3600.0  # an address is a whole studio's: its slips of months are no attack
 CACHE_S = 30.0
-MIN_PASSWORD = 8
+MIN_PASSWORD, MAX_PASSWORD = 8, 1000
+SCHEME, ONE_TIME = "scrypt", "scrypt-once"
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,32 @@ class Account:
     role: str
 
 
-def hash_password(password: str) -> str:
-    """scrypt$n$r$p$salt$hash, hexadecimal."""
+def hash_password(password: str, *, one_time: bool = False) -> str:
+    """scheme$n$r$p$salt$hash, hexadecimal; the scheme is ONE_TIME or SCHEME."""
     salt = secrets.token_bytes(16)
-    return f"scrypt${SCRYPT_N}${SCRYPT_R}${SCRYPT_P}${salt.hex()}${_scrypt(password, salt).hex()}"
+    cost = f"{SCRYPT_N}${SCRYPT_R}${SCRYPT_P}"
+    scheme = ONE_TIME if one_time else SCHEME
+    return f"{scheme}${cost}${salt.hex()}${_scrypt(password, salt).hex()}"
 
 
 def check_password(password: str, stored: str) -> bool:
     scheme, n, r, p, salt, digest = stored.split("$")
-    if scheme != "scrypt":
+    if scheme not in (SCHEME, ONE_TIME):
         raise InvalidError(f"unknown password scheme {scheme!r}")
     found = _scrypt(password, bytes.fromhex(salt), int(n), int(r), int(p))
     return hmac.compare_digest(found, bytes.fromhex(digest))
+
+
+def is_one_time(stored: str) -> bool:
+    """Whether a hash is of a password that only buys another one."""
+    return stored.startswith(f"{ONE_TIME}$")
+
+
+def check_new_password(password: str) -> str:
+    """A password that an account may have. Raises InvalidError."""
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        raise InvalidError(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+    return password
 
 
 def _scrypt(
@@ -116,8 +132,12 @@ class Sessions:
         self._cache: dict[str, tuple[float, Account | None]] = {}
         self._nobody = hash_password(secrets.token_hex(8))
 
-    def sign_in(self, name: str, password: str, address: str) -> str:
-        """A new session's token. Raises SignInError, or TooManyError with the wait."""
+    def sign_in(self, name: str, password: str, address: str, new_password: str = "") -> str:
+        """A new session's token. Raises SignInError, or TooManyError with the wait.
+
+        A one-time password opens the account only together with new_password, which takes its
+        place; ChoosePasswordError where that is missing or may not be. Else it is not looked at.
+        """
         keys = (f"name:{name}", f"address:{address}")
         wait = max(self.lock_out.wait_s(key) for key in keys)
         if wait > 0:
@@ -129,9 +149,14 @@ class Sessions:
             for key in keys:
                 self.lock_out.failed(key)
             raise SignInError("name or password is wrong")
+        chosen = _chosen(password, new_password) if is_one_time(stored) else None
+        token, expires_at = secrets.token_urlsafe(32), utc_now() + timedelta(days=self.days)
+        if chosen is None:
+            self.store.add_session(_digest(token), name, expires_at)
+        else:
+            change = (stored, hash_password(chosen))
+            self.store.begin_account(name, change, _digest(token), expires_at)
         self.lock_out.succeeded(keys[0])
-        token = secrets.token_urlsafe(32)
-        self.store.add_session(_digest(token), name, utc_now() + timedelta(days=self.days))
         return token
 
     def account(self, token: str | None) -> Account | None:
@@ -158,6 +183,18 @@ class Sessions:
     def forget(self) -> None:
         """Look everybody up afresh: an account has changed."""
         self._cache.clear()
+
+
+def _chosen(one_time: str, new_password: str) -> str:
+    """The new password for a one-time one; ChoosePasswordError says why it cannot be."""
+    if not new_password:
+        raise ChoosePasswordError("choose a new password")
+    if new_password == one_time:
+        raise ChoosePasswordError("the new password must be another than the printed one")
+    try:
+        return check_new_password(new_password)
+    except InvalidError as error:
+        raise ChoosePasswordError(str(error)) from error
 
 
 def _digest(token: str) -> str:

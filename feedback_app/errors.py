@@ -18,6 +18,10 @@ class SignInError(AppError):
     status = 401
 
 
+class ChoosePasswordError(SignInError):
+    """The one-time password is right, but opens the account only together with a good new one."""
+
+
 class ForbiddenError(AppError):
     """Signed in, but not allowed to do this."""
 

@@ -8,7 +8,13 @@ from uuid import uuid4
 
 import numpy as np
 
-from feedback_app.auth import MIN_PASSWORD, ROLES, check_name, generate_password, hash_password
+from feedback_app.auth import (
+    ROLES,
+    check_name,
+    check_new_password,
+    generate_password,
+    hash_password,
+)
 from feedback_app.database import Row
 from feedback_app.errors import ConflictError, InvalidError, NotFoundError
 from feedback_app.figures.agreement import agreement_by_person, alpha, kappas
@@ -34,13 +40,18 @@ class PeopleOperations(Base):
             return None
         return str(row["role"])
 
-    def add_user(self, name: str, role: str, password: str | None = None) -> dict[str, str]:
-        """A new account; the password is made up where none is given, and told only here."""
+    def add_user(
+        self, name: str, role: str, password: str | None = None, *, one_time: bool = False
+    ) -> dict[str, str]:
+        """A new account; the password is made up where none is given, and told only here.
+
+        A one-time password opens the account only together with a new one.
+        """
         if role not in ROLES:
             raise InvalidError(f"role {role!r} is not one of {', '.join(ROLES)}")
         check_name(name)
         chosen = _password(password)
-        self.store.add_annotator(name, role, hash_password(chosen))
+        self.store.add_annotator(name, role, hash_password(chosen, one_time=one_time))
         return {"name": name, "role": role, "password": chosen}
 
     def set_password(self, name: str, password: str | None = None) -> dict[str, str]:
@@ -191,7 +202,4 @@ def _actor(by: str | None) -> str | None:
 
 
 def _password(password: str | None) -> str:
-    chosen = password or generate_password()
-    if not MIN_PASSWORD <= len(chosen) <= 1000:
-        raise InvalidError(f"a password has {MIN_PASSWORD} to 1000 characters")
-    return chosen
+    return check_new_password(password or generate_password())

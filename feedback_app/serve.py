@@ -109,10 +109,13 @@ def first_accounts(services: Services, *, annotator: bool = False) -> list[str]:
     """Accounts of a first start, as lines to print: their passwords are told only here."""
     lines = []
     if not services.store.has_researcher():
-        lines.append(services.operations.add_user("researcher", "researcher"))
+        made = services.operations.add_user("researcher", "researcher", one_time=True)
+        lines.append(made | {"note": "  (one-time: the first sign-in asks for a new one)"})
     if annotator and services.store.annotator("annotator") is None:
         lines.append(services.operations.add_user("annotator", "annotator"))
     texts = [
-        f"  {row['role']:<11} name {row['name']:<11} password {row['password']}" for row in lines
+        f"  {row['role']:<11} name {row['name']:<11} password {row['password']}"
+        f"{row.get('note', '')}"
+        for row in lines
     ]
     return ["", "New accounts (these passwords are shown only now):", *texts] if texts else []

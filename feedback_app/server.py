@@ -1,7 +1,8 @@
-"""The HTTP routes that are ours: sign-in, votes, media, downloads, control by commands.
+"""The HTTP routes that are ours: votes, media, downloads, control by commands.
 
-Every route names who may use it in its first line (`who(...)`); the Gradio pages are behind
-`middleware.Gate`. Bodies and answers are JSON; an error is `{"error": "words for people"}`.
+Signing in is in `signing_in`, uploads are in `receiving`. Every route names who may use it in its
+first line (`who(...)`); the Gradio pages are behind `middleware.Gate`. Bodies and answers are JSON;
+an error is `{"error": "words for people"}`.
 """
 
 from __future__ import annotations
@@ -13,16 +14,14 @@ import logging
 import os
 from collections.abc import Callable
 from datetime import datetime
-from html import escape
 from pathlib import Path
-from string import Template
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from fastapi import FastAPI, Form, Request
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
 
-from feedback_app import receiving
+from feedback_app import receiving, signing_in
 from feedback_app.auth import Account
 from feedback_app.database import utc_now
 from feedback_app.errors import (
@@ -32,9 +31,7 @@ from feedback_app.errors import (
     NotFoundError,
     SignInError,
     StorageError,
-    TooManyError,
 )
-from feedback_app.middleware import COOKIE
 from feedback_app.operations import CONTROLS, Operations
 from feedback_app.receiving import Receiving
 from feedback_app.scheduling import SITTING_PAUSE
@@ -44,7 +41,6 @@ from feedback_app.showing import Showing
 from feedback_app.votes import Annotation, VoteForm, check_uuid
 from rlhf_core.errors import CoreError
 
-LOGIN_PAGE = Path(__file__).parent / "pages" / "login.html"
 HEADPHONE_ROUNDS, HEADPHONE_NEEDED = 6, 5  # by guessing one of three: 1.8 %
 SAID_OF_NO_SOUND = "this file is not there any more"
 ANYBODY = ("annotator", "researcher")
@@ -73,7 +69,7 @@ def add_routes(app: FastAPI, services: Services) -> None:
     """Put all routes on the parent application."""
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(CoreError, _app_error)
-    _sign_in_routes(app, services)
+    signing_in.add_routes(app, services, who)
     _annotation_routes(app, services)
     _media_routes(app, services)
     receiving.add_routes(app, Receiving(services.workspace.root, services.settings), who)
@@ -83,72 +79,6 @@ def add_routes(app: FastAPI, services: Services) -> None:
 async def _app_error(request: Request, error: Exception) -> JSONResponse:
     status = error.status if isinstance(error, AppError) else 422
     return JSONResponse({"error": str(error)}, status_code=status)
-
-
-def home_of(account: Account) -> str:
-    return "/research" if account.role == "researcher" else "/annotate"
-
-
-def _login_html(message: str, name: str, next_path: str, status: int) -> HTMLResponse:
-    page = Template(LOGIN_PAGE.read_text(encoding="utf-8")).substitute(
-        message=escape(message),
-        hidden="" if message else "hidden",
-        name=escape(name),
-        next=escape(next_path),
-    )
-    return HTMLResponse(page, status_code=status, headers={"cache-control": "no-store"})
-
-
-def _own_path(path: str) -> str:
-    """A path of this site that a sign-in may lead to; anything else is dropped."""
-    plain = path.startswith(("/annotate", "/research")) and "\\" not in path and "//" not in path
-    return path if plain and path.isprintable() else ""
-
-
-def _sign_in_routes(app: FastAPI, services: Services) -> None:
-    sessions, settings = services.sessions, services.settings
-
-    @app.get("/")
-    def root(request: Request) -> RedirectResponse:
-        account: Account | None = request.scope.get("account")
-        return RedirectResponse("/login" if account is None else home_of(account), 303)
-
-    @app.get("/login")
-    def login_page(request: Request, next: str = "") -> Response:
-        if request.scope.get("account") is not None:
-            return RedirectResponse("/", 303)
-        return _login_html("", "", _own_path(next), 200)
-
-    @app.post("/login")
-    def login(
-        request: Request,
-        name: Annotated[str, Form()] = "",
-        password: Annotated[str, Form()] = "",
-        next: Annotated[str, Form()] = "",
-    ) -> Response:
-        address = request.client.host if request.client else "unknown"
-        try:
-            token = sessions.sign_in(name.strip(), password, address)
-        except (SignInError, TooManyError) as error:
-            return _login_html(f"{error}.", name, _own_path(next), error.status)
-        response = RedirectResponse(_own_path(next) or "/", 303)
-        response.set_cookie(
-            COOKIE, token, max_age=settings.session_days * 86400, httponly=True,
-            samesite="lax", secure=request.url.scheme == "https",
-        )  # fmt: skip
-        return response
-
-    @app.post("/logout")
-    def logout(request: Request) -> RedirectResponse:
-        sessions.sign_out(request.cookies.get(COOKIE))
-        response = RedirectResponse("/login", 303)
-        response.delete_cookie(COOKIE)
-        return response
-
-    @app.get("/api/me")
-    def me(request: Request) -> dict[str, Any]:
-        account = who(request, *ANYBODY)
-        return {"name": account.name, "role": account.role}
 
 
 async def _object(request: Request) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from feedback_app.cursors import first_row
 from feedback_app.database import Database, Row, utc_now
-from feedback_app.errors import ConflictError, NotFoundError
+from feedback_app.errors import ConflictError, NotFoundError, SignInError
 
 
 def ensure_annotator(cursor: Any, name: str) -> None:
@@ -18,6 +18,12 @@ def ensure_annotator(cursor: Any, name: str) -> None:
         " ON CONFLICT DO NOTHING",
         [name, utc_now()],
     )
+
+
+def _add_session(cursor: Any, token_hash: str, name: str, expires_at: datetime) -> None:
+    now = utc_now()
+    cursor.execute("DELETE FROM sessions WHERE expires_at < ?", [now])
+    cursor.execute("INSERT INTO sessions VALUES (?, ?, ?, ?)", [token_hash, name, now, expires_at])
 
 
 class AccountRows:
@@ -90,13 +96,26 @@ class AccountRows:
         return self.database.write(work)
 
     def add_session(self, token_hash: str, name: str, expires_at: datetime) -> None:
-        now = utc_now()
+        self.database.write(lambda cursor: _add_session(cursor, token_hash, name, expires_at))
+
+    def begin_account(
+        self, name: str, change: tuple[str, str], token_hash: str, expires_at: datetime
+    ) -> None:
+        """Change the hash of a one-time password (old, new) and add the session, both or neither.
+
+        Raises SignInError where the old one is not the account's any more: of two who use it at
+        the same time one gets in.
+        """
 
         def work(cursor: Any) -> None:
-            cursor.execute("DELETE FROM sessions WHERE expires_at < ?", [now])
             cursor.execute(
-                "INSERT INTO sessions VALUES (?, ?, ?, ?)", [token_hash, name, now, expires_at]
+                "SELECT 1 FROM annotators WHERE name = ? AND password = ? AND NOT disabled",
+                [name, change[0]],
             )
+            if first_row(cursor) is None:
+                raise SignInError("this one-time password has just been used")
+            cursor.execute("UPDATE annotators SET password = ? WHERE name = ?", [change[1], name])
+            _add_session(cursor, token_hash, name, expires_at)
 
         self.database.write(work)
 

@@ -142,9 +142,9 @@ def test_a_second_app_is_refused_and_commands_go_through_the_first(tmp_path: Pat
 def test_the_first_start_makes_and_tells_one_researcher(tmp_path: Path) -> None:
     services = open_services(tmp_path)
     lines = first_accounts(services)
-    assert re.search(r"researcher +name researcher +password \S{14}", lines[-1])
-    password = lines[-1].split()[-1]
-    assert services.sessions.sign_in("researcher", password, "here")
+    found = re.search(r"researcher +name researcher +password (\S{14})  \(one-time", lines[-1])
+    assert found is not None and services.operations.role_of("researcher") == "researcher"
+    assert services.sessions.sign_in("researcher", found[1], "here", PASSWORD)
     assert first_accounts(services) == []
     services.close()
 

@@ -17,6 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import test_first_sign_in
 import test_votes
 from conftest import PASSWORD, PLAIN, add_pairs, add_song, client_of
 from test_votes import vote_of
@@ -73,9 +74,10 @@ def services(server: DatabaseServer, tmp_path: Path) -> Iterator[Services]:
         test_votes.test_prefetch_gives_another_pair_and_the_vote_keeps_it,
         test_votes.test_my_pair_is_not_given_to_another,
         test_votes.test_an_abandoned_pair_returns_to_the_pool,
+        test_first_sign_in.test_of_two_at_the_same_time_one_gets_in,
     ],
 )
-def test_vote_safety_as_with_a_file(test: object, services: Services) -> None:
+def test_safety_as_with_a_file(test: object, services: Services) -> None:
     test(services)  # type: ignore[operator]
 
 

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Server
-from tests.browser.test_round import sign_in
+from tests.browser.test_round import first_sign_in
 from tests.rounds import SMALL, make_song
 
 pytestmark = [pytest.mark.browser, pytest.mark.long]
@@ -52,9 +52,7 @@ def test_a_dry_run_is_made_watched_and_removed(browser: Browser, tmp_path: Path)
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     try:
-        found = re.search(r"name researcher\s+password (\S+)", "".join(server.output))
-        assert found is not None, server.output
-        sign_in(page, server, "researcher", found.group(1), "/research")
+        first_sign_in(page, server)
         ready(page, make_song(tmp_path))
         header = page.locator("#research-header .fa-chips").inner_text()
         runs, models = names_in(server.root / "runs"), names_in(server.root / "models")

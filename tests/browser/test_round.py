@@ -23,7 +23,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from tests.browser.conftest import Server
+from tests.browser.conftest import PASSWORD, Server
 from tests.rounds import SMALL, make_song
 
 pytestmark = pytest.mark.browser
@@ -59,6 +59,23 @@ def sign_in(page: Page, server: Server, name: str, password: str, path: str) -> 
     page.fill("input[name=password]", password)
     page.press("input[name=password]", "Enter")
     page.wait_for_url(lambda url: urlsplit(url).path.startswith(path), timeout=WAIT)
+
+
+def first_sign_in(page: Page, server: Server) -> None:
+    """As researcher with the printed password, which opens the account once, for a new one."""
+    found = re.search(r"name researcher\s+password (\S+)", "".join(server.output))
+    assert found is not None, server.output
+    sign_in(page, server, "researcher", found.group(1), "/login")
+    asked = page.locator("input[name=new_password]")
+    expect(asked).to_be_visible(timeout=WAIT)
+    for chosen in (found.group(1), PASSWORD):
+        page.fill("input[name=password]", found.group(1))
+        asked.fill(chosen)
+        asked.press("Enter")
+        if chosen != PASSWORD:  # the printed one itself is refused, beside the field
+            expect(page.locator("#new-password-problem")).to_be_visible(timeout=WAIT)
+            assert asked.input_value() == ""
+    page.wait_for_url(lambda url: urlsplit(url).path.startswith("/research"), timeout=WAIT)
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +125,7 @@ def press_and_wait(page: Page, button: str, kind: str) -> None:
 def test_01_a_researcher_uploads_a_song_and_invites_an_annotator(
     studio: Studio, song: Path
 ) -> None:
-    found = re.search(r"name researcher\s+password (\S+)", "".join(studio.server.output))
-    assert found is not None, studio.server.output
-    sign_in(studio.researcher, studio.server, "researcher", found.group(1), "/research")
+    first_sign_in(studio.researcher, studio.server)
     page = studio.open_tab("Library")
     page.locator("#upload-songs input[type=file]").set_input_files(song)
     expect(page.locator("#library-message")).to_contain_text("1 song taken in")
