@@ -25,6 +25,11 @@ PLAIN = {
 }  # fmt: skip
 
 
+def fresh(folder: Path) -> Services:
+    """A workspace that gives every pair once and makes none by itself."""
+    return open_services(folder, **PLAIN)
+
+
 def grid() -> BeatGrid:
     return BeatGrid(np.arange(BEATS + 1) * 0.5, np.arange(BEATS) % 4, 120.0)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import hmac
-import io
 import json
 import re
 import sys
@@ -26,14 +25,13 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import PLAIN, add_pairs, add_song
-from votes_of_all_kinds import Cast, fill
+from conftest import add_pairs, add_song, fresh
+from votes_of_all_kinds import PAIRS, VOTES, Cast, exported, fill
 
 from feedback_app.errors import InvalidError
 from feedback_app.exchange import SUFFIXES
-from feedback_app.services import Services, open_services
+from feedback_app.services import Services
 
-PAIRS = 7
 typed = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 text = typed | st.text("='+-@\t\r ＝x", max_size=5)
 listened = st.none() | st.fixed_dictionaries(
@@ -63,14 +61,6 @@ def casts(draw: Callable[[Any], Any]) -> list[Cast]:
             )
         )  # fmt: skip
     return found
-
-
-def fresh(folder: Path) -> Services:
-    return open_services(folder, **PLAIN)
-
-
-def exported(services: Services, form: str, folder: Path, **wanted: Any) -> Path:
-    return Path(services.operations.export(form, str(folder), True, **wanted)["path"])
 
 
 def check_returns(votes: list[Cast], seed: int) -> None:
@@ -105,16 +95,6 @@ def test_any_votes_come_back_from_another_workspace(votes: list[Cast], seed: int
 
 def test_every_form_comes_back_from_another_workspace() -> None:
     check_returns(VOTES, 0)
-
-
-VOTES = [
-    Cast(0, "ann", "a", 2, "x, \"y\"\r\nz\u2028", ("good flow",), {"first_side": "right"}, True),
-    Cast(0, "bob", "a", 1), Cast(1, "ann", "b", 3, "=1+1", ("=tag",)),
-    Cast(1, "bob", "a", comment="'=1+1"), Cast(2, "ann", "tie"),
-    Cast(3, "ann", "both_bad"), Cast(3, "bob", "both_bad"), Cast(4, "ann", "a", 3, "alone\rhere"),
-    Cast(5, "ann", "skip"), Cast(5, "bob", "b", 1), Cast(0, "ann", "b", 1, repeat=True),
-    Cast(6, "judge", "a", simulated=True), Cast(0, "judge", "b", simulated=True),
-]  # fmt: skip
 
 
 @pytest.fixture
@@ -372,47 +352,3 @@ def test_bad_rows_of_full_records_are_told_and_good_ones_go_in(
         assert again["accepted"] == 0 and "here already" in again["rejected"][-1]["reason"]
         known = filled.operations.import_votes(str(path))
         assert known["accepted"] == 0 and len(known["rejected"]) == len(mixed)
-
-
-def test_versions_of_another_workspace_keep_apart(filled: Services, tmp_path: Path) -> None:
-    path = exported(filled, "parquet", tmp_path)
-    with closing(fresh(tmp_path / "there")) as there:
-        there.store.database.execute(
-            "INSERT INTO policies (version, path, status, created_at)"
-            " VALUES ('policy_v1', 'x', 'active', now())"
-        )
-        answer = there.operations.import_votes(str(path))
-        assert answer["rejected"] and "'policy_v1' is the name" in answer["rejected"][0]["reason"]
-        rest = there.operations.import_votes(str(path), versions_as="lab/")
-        assert rest["accepted"] == len(answer["rejected"])
-        versions = there.operations.export_choices()["versions"]
-        assert "lab/policy_v1" in versions and "policy_v1" not in versions
-
-
-def test_files_that_are_no_exports_are_refused(services: Services, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "bad.zip").write_bytes(b"PK")
-    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
-    (tmp_path / "bad.npz").write_bytes(b"PK")
-    pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "other.parquet")
-    buffer = io.BytesIO()
-    np.savez(buffer, votes=np.array([{}], dtype=object), lengths=np.array([1]))
-    (tmp_path / "pickle.npz").write_bytes(buffer.getvalue())
-    for name in ("empty", "bad.zip", "bad.parquet", "bad.npz", "other.parquet", "pickle.npz"):
-        with pytest.raises(InvalidError):
-            services.operations.import_votes(str(tmp_path / name))
-
-
-def test_a_song_known_from_votes_is_added_with_its_file(filled: Services, tmp_path: Path) -> None:
-    noise = np.random.default_rng(1).normal(0, 0.1, 8000)
-    soundfile.write(tmp_path / "take.wav", noise, 8000)
-    digest = hashlib.sha256((tmp_path / "take.wav").read_bytes()).hexdigest()[:16]
-    row = json.loads(exported(filled, "jsonl", tmp_path).read_text(encoding="utf-8").split("\n")[0])
-    (tmp_path / "one.jsonl").write_text(json.dumps(row | {"song_id": digest}) + "\n")
-    with closing(fresh(tmp_path / "there")) as there:
-        there.operations.import_votes(str(tmp_path / "one.jsonl"))
-        assert there.store.song(digest)["status"] == "failed"
-        there.jobs._build = lambda *_: (["true"], {"songs": [digest]})
-        assert there.operations.add_songs([str(tmp_path / "take.wav")])["added"] == 1
-        song = there.store.song(digest)
-        assert there.workspace.resolve(song["path"]).is_file() and song["title"] == "take.wav"

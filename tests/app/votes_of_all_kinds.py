@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +35,22 @@ class Cast:
     b_first: bool = False
     simulated: bool = False
     repeat: bool = False
+
+
+PAIRS = 7
+VOTES = [
+    Cast(0, "ann", "a", 2, "x, \"y\"\r\nz\u2028", ("good flow",), {"first_side": "right"}, True),
+    Cast(0, "bob", "a", 1), Cast(1, "ann", "b", 3, "=1+1", ("=tag",)),
+    Cast(1, "bob", "a", comment="'=1+1"), Cast(2, "ann", "tie"),
+    Cast(3, "ann", "both_bad"), Cast(3, "bob", "both_bad"), Cast(4, "ann", "a", 3, "alone\rhere"),
+    Cast(5, "ann", "skip"), Cast(5, "bob", "b", 1), Cast(0, "ann", "b", 1, repeat=True),
+    Cast(6, "judge", "a", simulated=True), Cast(0, "judge", "b", simulated=True),
+]  # fmt: skip
+
+
+def exported(services: Services, form: str, folder: Path, **wanted: Any) -> Path:
+    """An export's file, simulated votes and all."""
+    return Path(services.operations.export(form, str(folder), True, **wanted)["path"])
 
 
 def grid(seed: int) -> BeatGrid:
