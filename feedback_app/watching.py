@@ -21,6 +21,7 @@ from feedback_app.metrics import Requests
 logger = logging.getLogger(__name__)
 ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 SLOW_S = 5.0
+GONE = 499  # who asked hung up before the answer began (nginx's number): nobody's fault
 STREAMS = ("/heartbeat/", "/queue/data", "/upload_progress")
 
 
@@ -38,18 +39,26 @@ class Watch:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if ID.fullmatch(given) else secrets.token_hex(8)
-        status, started = 500, time.perf_counter()
+        status, started = 500, time.perf_counter()  # what a fault before the answer comes to
+        begun = False
+
+        async def or_gone() -> Message:
+            nonlocal status
+            message = await receive()
+            if message["type"] == "http.disconnect" and not begun:
+                status = GONE
+            return message
 
         async def with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
         with about(request_id=request_id):
             try:
-                await self.app(scope, receive, with_id)
+                await self.app(scope, or_gone, with_id)
             finally:
                 self._told(scope, status, time.perf_counter() - started)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -22,7 +25,9 @@ from test_durability import App, workspace_with_pairs
 from feedback_app.app import build_app
 from feedback_app.client import Remote
 from feedback_app.logs import JsonLines, TextLines, about
+from feedback_app.metrics import Requests
 from feedback_app.services import Services, open_services
+from feedback_app.watching import Watch
 from feedback_app.workspace import Workspace
 
 FORGED = 'x\n{"level": "error", "message": "forged"}\r\n2026-01-01 ERROR root: forged\x1b[31m\u2028'
@@ -102,6 +107,35 @@ def test_each_request_is_logged_where_that_is_wanted(tmp_path: Path, lines: io.S
     assert line["message"] == "GET /api/me" and line["account"] == "ann" and line["status"] == 200
     assert PASSWORD not in lines.getvalue() and "secret" not in lines.getvalue()
     services.close()
+
+
+@pytest.mark.parametrize("lines", [JsonLines], indirect=True)
+def test_who_hangs_up_is_no_fault_and_a_fault_is(lines: io.StringIO) -> None:
+    requests = Requests()
+    scope = {"type": "http", "path": "/x", "method": "GET", "headers": []}
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: object) -> None: ...
+
+    async def left(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise ZeroDivisionError
+
+    async def answered(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await receive()
+
+    for app in (left, broken, answered):
+        with suppress(ZeroDivisionError):
+            asyncio.run(Watch(app, requests, log_requests=True)(dict(scope), receive, send))
+    told = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [(line["status"], line["level"]) for line in told] == [
+        (499, "info"), (500, "error"), (200, "info"),
+    ]  # fmt: skip
 
 
 def parsed(text: str) -> dict[str, float]:
