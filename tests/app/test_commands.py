@@ -98,7 +98,7 @@ def test_a_policy_is_judged_by_votes_that_its_training_did_not_see(
     argv, settings = build("train-policy", ppo, context)
     assert dict(pairwise(argv))["--reward_model"] == str(apart)
     dpo = ppo | {"algorithm": "dpo", "on_votes": True}
-    assert dict(pairwise(build("train-policy", dpo, context)[0]))["--withheld_share"] == "0.3"
+    assert dict(pairwise(build("train-policy", dpo, context)[0]))["--withheld_share"] == "0.15"
     add_policy(services, "policy_v9", settings)
     given = dict(pairwise(build("evaluate", {"policy": "policy_v9"}, context)[0]))
     assert given["--preferences"] == str(snapshot.path)
