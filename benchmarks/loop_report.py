@@ -150,7 +150,8 @@ def win_rates(cells: Cells) -> Figure:
             judge, algorithm, *_ = name.split("-")
             y = [0.5] if key == "first" else []
             for count in range(1, len(rounds) + 1):
-                y.append(standing(rounds[:count])[key]["mean"])
+                known = key == "first" or any(row["taken"] for row in rounds[:count])
+                y.append(standing(rounds[:count])[key]["mean"] if known else np.nan)
             x = range(len(rounds) - len(y) + 1, len(rounds) + 1)
             style = "o-" if algorithm == "ppo" else "s:"
             axes.plot(x, y, style, color=f"C{judges.index(judge)}", ms=4, alpha=0.8)
