@@ -50,15 +50,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read has seen enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing at exit either
         return 128 + signal.SIGPIPE
-    except (AppError, CoreError) as error:
+    except (AppError, CoreError, OSError) as error:  # or a full disk, a folder not to be written
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; runs that were started go on by themselves", file=sys.stderr)
         return 130
-    except OSError as error:  # a full disk, a folder that may not be written
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except (duckdb.IOException, duckdb.FatalException) as error:
         print(f"error: {error}\n`python -m feedback_app doctor` tells more", file=sys.stderr)
         return 2
