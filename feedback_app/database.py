@@ -280,7 +280,7 @@ class Database:
             # DuckDB keeps what it gave up for as long as a cursor of any thread is open
             for cursor in (*self._cursors, self._connection):
                 cursor.close()
-            self._connection = bounded(_connect(self.path), self._memory_mb)
+            self._connection = self._open()
             self._generation, self._lost = self._generation + 1, False
 
     def _undo(self, error: BaseException) -> None:
